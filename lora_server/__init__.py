@@ -1,0 +1,1 @@
+"""LoRA weights over HTTP: what travels where, module by module."""

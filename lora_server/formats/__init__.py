@@ -1,0 +1,1 @@
+"""Container formats, read into a tensor table: pure, bounded, suspicious."""

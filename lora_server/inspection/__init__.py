@@ -1,0 +1,1 @@
+"""Tensor table and metadata in, facts about the adapter out: pure."""
