@@ -1,11 +1,113 @@
 """What can go wrong, in the words of the domain; facts are attributes.
 
-Nothing here knows HTTP: `lora_server.web.problems` maps each error to its status.
+Nothing here knows HTTP: `lora_server.web.problems` maps each error to its status, and a test
+keeps that table complete. Every message is one sentence that a caller can act on.
+
+    LoraServerError
+    ├── Unauthenticated, Forbidden, TooManyFailures      who calls
+    ├── UploadTooLarge, UploadStalled, UploadCut,        the bytes on their way in
+    │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
+    ├── FieldInvalid, FileRefused                        what the bytes say
+    ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
+    └── ShuttingDown, StorageUnusable                    the daemon itself
 """
 
 
 class LoraServerError(Exception):
     """Anything that this package refuses or cannot do; never raised itself."""
+
+
+class Unauthenticated(LoraServerError):
+    """No token, or one that does not verify; `reason` is for the log, never for the client."""
+
+    def __init__(self, reason: str, *, token_sent: bool) -> None:
+        super().__init__("Not authenticated: send 'Authorization: Bearer <token>' that is valid.")
+        self.reason = reason
+        self.token_sent = token_sent
+
+
+class Forbidden(LoraServerError):
+    """The token is good but lacks a scope."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This needs a token with the scope '{scope}'.")
+        self.scope = scope
+
+
+class TooManyFailures(LoraServerError):
+    """An address failed to authenticate too often."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"Too many failed logins from this address; wait {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+
+class TooManyUploads(LoraServerError):
+    """A principal, or the server as a whole, has as many uploads in flight as allowed."""
+
+    def __init__(self, limit: int, *, of_principal: bool) -> None:
+        whose = "You have" if of_principal else "The server has"
+        super().__init__(f"{whose} {limit} uploads in flight, the most allowed; retry soon.")
+        self.limit = limit
+        self.of_principal = of_principal
+
+
+class UploadTooLarge(LoraServerError):
+    """The file, or the body around it, is over its cap."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The file is larger than the {max_bytes} bytes allowed.")
+        self.max_bytes = max_bytes
+
+
+class UploadStalled(LoraServerError):
+    """The body stopped arriving, or arrives too slowly."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; nothing was stored, send the file again.")
+
+
+class UploadCut(LoraServerError):
+    """The client went away in the middle of a body; nobody is left to read the answer."""
+
+
+class MalformedUpload(LoraServerError):
+    """The body is not the multipart/form-data that it claims to be."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The multipart body is malformed: {why}.")
+
+
+class UnsupportedUpload(LoraServerError):
+    """A content type, coding or file extension that is not taken."""
+
+
+class StorageFull(LoraServerError):
+    """The disk has no room for the file and the reserve."""
+
+    def __init__(self) -> None:
+        super().__init__("Not enough disk space for this file; delete or purge something first.")
+
+
+class StorageUnusable(LoraServerError):
+    """The disk failed; what was being stored is gone, and the operator must look."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("The storage failed; nothing was stored. The operator's log says why.")
+        self.why = why
+
+
+class FieldInvalid(LoraServerError):
+    """A field of a form, query, path or JSON body is missing, double or wrong.
+
+    `loc`, `msg` and `kind` are FastAPI's `loc`, `msg` and `type`.
+    """
+
+    def __init__(self, loc: tuple[str | int, ...], msg: str, kind: str) -> None:
+        super().__init__(msg)
+        self.loc = loc
+        self.msg = msg
+        self.kind = kind
 
 
 class FileRefused(LoraServerError):
@@ -15,3 +117,39 @@ class FileRefused(LoraServerError):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class LoraNotFound(LoraServerError):
+    """No file of this name is in the tree that was asked."""
+
+    def __init__(self, what: str = "LoRA") -> None:
+        super().__init__(f"{what} not found.")
+
+
+class NameTaken(LoraServerError):
+    """The name is in use and versioning was switched off."""
+
+    def __init__(self, partial_path: str) -> None:
+        super().__init__(
+            f"{partial_path} exists; choose another name or set use_safe_filename=true."
+        )
+        self.partial_path = partial_path
+
+
+class MovedMeanwhile(LoraServerError):
+    """The file changed its place by another hand between look-up and action."""
+
+    def __init__(self, partial_path: str) -> None:
+        super().__init__(f"{partial_path} was moved or removed meanwhile; list again.")
+        self.partial_path = partial_path
+
+
+class ShuttingDown(LoraServerError):
+    """The daemon is draining and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; retry in a few seconds.")
+
+
+class ConfigInvalid(Exception):
+    """The settings cannot be used; the message names the key. Stops the start, status 78."""

@@ -1,0 +1,90 @@
+"""The nouns that travel between modules: immutable, typed, without behaviour of their own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NewType
+
+PartialPath = NewType("PartialPath", str)  # "styles/ink.safetensors"; made only by names
+Filename = NewType("Filename", str)  # a checked stored name; made only by names
+
+NO_TYPE = "no_type_provided"  # the entity type of an upload that names none
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: the subject of a verified token and what the token allows."""
+
+    subject: str
+    scopes: frozenset[str]
+    jti: str | None = None
+    kid: str | None = None
+
+
+class Place(StrEnum):
+    """The three trees that a file can stand in."""
+
+    STAGING = "staging"
+    MODELS = "models"
+    BIN = "bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where one file stands: a name in a folder of a tree (staging has no folders)."""
+
+    place: Place
+    entity_type: str
+    name: str
+
+    @property
+    def partial_path(self) -> PartialPath:
+        """The path within its tree, as it goes over the wire."""
+        return PartialPath(f"{self.entity_type}/{self.name}")
+
+
+class Source(StrEnum):
+    """How the server came to know a file."""
+
+    UPLOAD = "upload"
+    FOUND = "found"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a stat tells of a regular file: enough to notice that it changed."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an admin says of a LoRA; kept apart from what was detected."""
+
+    base_model: str | None = None
+    trigger_words: tuple[str, ...] | None = None
+    notes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLora:
+    """One row of the catalogue: a file in the models tree or in the bin, and what is known."""
+
+    id: int
+    location: Location
+    home_name: str  # the stored name to go back to on restore
+    filename: str  # the client's name, without its directory part
+    facts: FileFacts
+    sha256: str  # of the stored bytes, lower-case hex
+    uploaded_sha256: str  # of the bytes as the client sent them
+    uploaded_size: int  # bytes as the client sent them
+    uploaded_by: str | None
+    source: Source
+    uploaded_at: int  # seconds since the epoch, UTC
+    inspection: Mapping[str, Any] | None
+    verdict: str | None
+    override: Override
+    deleted_at: int | None
+    deleted_by: str | None
