@@ -9,7 +9,7 @@ keeps that table complete. Every message is one sentence that a caller can act o
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
     ├── FieldInvalid, FileRefused                        what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
-    └── ShuttingDown, StorageUnusable                    the daemon itself
+    └── ShuttingDown, StorageUnusable, CatalogUnusable                    the daemon itself
 """
 
 
@@ -94,6 +94,14 @@ class StorageUnusable(LoraServerError):
 
     def __init__(self, why: str) -> None:
         super().__init__("The storage failed; nothing was stored. The operator's log says why.")
+        self.why = why
+
+
+class CatalogUnusable(LoraServerError):
+    """The catalogue's database cannot be read or written."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("The catalogue failed; retry, and tell the operator if it goes on.")
         self.why = why
 
 

@@ -1,0 +1,6 @@
+"""What is known of the files: SQLAlchemy Core, async, on an embedded SQLite database."""
+
+from lora_server.catalog.catalog import Catalog
+from lora_server.catalog.selection import Page, Selection
+
+__all__ = ["Catalog", "Page", "Selection"]

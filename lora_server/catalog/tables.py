@@ -1,0 +1,139 @@
+"""The tables, and how a row becomes a record."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    text,
+)
+
+from lora_server import names
+from lora_server.records import (
+    FileFacts,
+    Location,
+    Override,
+    Place,
+    Source,
+    StoredLora,
+)
+
+SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is rebuilt
+
+metadata = MetaData()
+
+# A row with a next_place is a move in progress: the intent is written before the rename and
+# cleared after it, so that a start can tell which of the two a crash has left.
+loras = Table(
+    "loras",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("place", String, nullable=False),
+    Column("entity_type", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("next_place", String),
+    Column("next_entity_type", String),
+    Column("next_name", String),
+    Column("home_name", String, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("search", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("inode", Integer, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("uploaded_sha256", String, nullable=False),
+    Column("uploaded_size", Integer, nullable=False),
+    Column("uploaded_by", String),
+    Column("source", String, nullable=False),
+    Column("uploaded_at", Integer, nullable=False),
+    Column("inspection", String),
+    Column("verdict", String),
+    Column("adapter", String),
+    Column("base_model", String),
+    Column("override", String, nullable=False, server_default="{}"),
+    Column("deleted_at", Integer),
+    Column("deleted_by", String),
+)
+
+Index("one_row_per_file", loras.c.place, loras.c.entity_type, loras.c.name, unique=True)
+Index("by_sha256", loras.c.sha256)
+Index("by_uploaded_sha256", loras.c.uploaded_sha256)
+Index("by_age", loras.c.place, loras.c.uploaded_at, loras.c.entity_type, loras.c.name)
+Index("by_size", loras.c.place, loras.c.size, loras.c.entity_type, loras.c.name)
+Index("by_name", loras.c.place, loras.c.name, loras.c.entity_type)
+Index("unfinished", loras.c.next_place, sqlite_where=text("next_place IS NOT NULL"))
+
+
+def location_of(row: RowMapping) -> Location:
+    """Return where a row says that its file stands."""
+    return Location(Place(row["place"]), row["entity_type"], row["name"])
+
+
+def next_location_of(row: RowMapping) -> Location | None:
+    """Return where a row's file is on its way to, if it is."""
+    if row["next_place"] is None:
+        return None
+    return Location(Place(row["next_place"]), row["next_entity_type"], row["next_name"])
+
+
+def record_of(row: RowMapping) -> StoredLora:
+    """Turn a row into the record that the rest of the server speaks of."""
+    return StoredLora(
+        id=row["id"],
+        location=location_of(row),
+        home_name=row["home_name"],
+        filename=row["filename"],
+        facts=FileFacts(size=row["size"], mtime_ns=row["mtime_ns"], inode=row["inode"]),
+        sha256=row["sha256"],
+        uploaded_sha256=row["uploaded_sha256"],
+        uploaded_size=row["uploaded_size"],
+        uploaded_by=row["uploaded_by"],
+        source=Source(row["source"]),
+        uploaded_at=row["uploaded_at"],
+        inspection=json.loads(row["inspection"]) if row["inspection"] else None,
+        verdict=row["verdict"],
+        override=_override_of(json.loads(row["override"])),
+        deleted_at=row["deleted_at"],
+        deleted_by=row["deleted_by"],
+    )
+
+
+def _override_of(data: Mapping[str, Any]) -> Override:
+    triggers = data.get("trigger_words")
+    return Override(
+        base_model=data.get("base_model"),
+        trigger_words=None if triggers is None else tuple(triggers),
+        notes=data.get("notes"),
+    )
+
+
+def at(location: Location) -> dict[str, str]:
+    """Return the columns that say where a file stands."""
+    return {
+        "place": location.place,
+        "entity_type": location.entity_type,
+        "name": location.name,
+    }
+
+
+def bound_for(location: Location | None) -> dict[str, str | None]:
+    """Return the columns that say where a file is on its way to."""
+    columns = at(location) if location else dict.fromkeys(("place", "entity_type", "name"))
+    return {f"next_{column}": value for column, value in columns.items()}
+
+
+def as_known(facts: FileFacts) -> dict[str, int]:
+    """Return the columns that tell whether a file changed since it was last looked at."""
+    return {"size": facts.size, "mtime_ns": facts.mtime_ns, "inode": facts.inode}
+
+
+def searchable(*words: str) -> str:
+    """Return what a search term is looked for in, without regard to case."""
+    return "\n".join(names.key(word) for word in words)
