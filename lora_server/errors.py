@@ -7,10 +7,12 @@ keeps that table complete. Every message is one sentence that a caller can act o
     ├── Unauthenticated, Forbidden, TooManyFailures      who calls
     ├── UploadTooLarge, UploadStalled, UploadCut,        the bytes on their way in
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
-    ├── FieldInvalid, FileRefused                        what the bytes say
+    ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
     └── ShuttingDown, StorageUnusable, CatalogUnusable                    the daemon itself
 """
+
+from dataclasses import dataclass
 
 
 class LoraServerError(Exception):
@@ -105,17 +107,28 @@ class CatalogUnusable(LoraServerError):
         self.why = why
 
 
-class FieldInvalid(LoraServerError):
-    """A field of a form, query, path or JSON body is missing, double or wrong.
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with one field; `loc`, `msg` and `kind` are FastAPI's `loc`, `msg`, `type`."""
 
-    `loc`, `msg` and `kind` are FastAPI's `loc`, `msg` and `type`.
-    """
+    loc: tuple[str | int, ...]
+    msg: str
+    kind: str
+
+
+class FieldsInvalid(LoraServerError):
+    """Fields of a form, query, path or JSON body are missing, double or wrong."""
+
+    def __init__(self, *complaints: Complaint) -> None:
+        super().__init__("; ".join(complaint.msg for complaint in complaints))
+        self.complaints = complaints
+
+
+class FieldInvalid(FieldsInvalid):
+    """One field is missing, double or wrong."""
 
     def __init__(self, loc: tuple[str | int, ...], msg: str, kind: str) -> None:
-        super().__init__(msg)
-        self.loc = loc
-        self.msg = msg
-        self.kind = kind
+        super().__init__(Complaint(loc, msg, kind))
 
 
 class FileRefused(LoraServerError):

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import structlog
 from lora_server import names
 from lora_server.catalog import Catalog
 from lora_server.errors import LoraNotFound, LoraServerError, MovedMeanwhile, NameTaken
-from lora_server.records import Filename, Location, Place, StoredLora
+from lora_server.records import Filename, Location, Override, Place, StoredLora
 from lora_server.staging import StagedFile
 from lora_server.store import Store
 
@@ -35,13 +35,13 @@ class Library:
     ) -> None:
         self.store = store
         self.catalog = catalog
-        self._clock = clock
+        self.clock = clock
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def now(self) -> int:
         """The time in whole seconds since the epoch."""
-        return int(self._clock())
+        return int(self.clock())
 
     @asynccontextmanager
     async def locked(self, entity_types: Collection[str]) -> AsyncIterator[None]:
@@ -73,7 +73,11 @@ class Library:
         async with self.locked([location.entity_type]):
             lora = await self._known(location)
             target = await self._free(Place.BIN, location.entity_type, location.name)
-            done = {"deleted_at": self.now, "deleted_by": deleted_by}
+            done = {
+                "deleted_at": self.now,
+                "deleted_by": deleted_by,
+                "home_name": location.name,
+            }
             try:
                 return await _uninterrupted(self._move(lora, target, **done))
             except MovedMeanwhile as error:
@@ -120,9 +124,23 @@ class Library:
             await _uninterrupted(self._purge(lora))
             return lora
 
-    async def expired(self, retention_s: float) -> list[Location]:
-        """Return where the files stand that have been in the bin longer than `retention_s`."""
-        return list(await self.catalog.expired(self.now - int(retention_s)))
+    async def set_override(self, lora: StoredLora, override: Override) -> StoredLora:
+        """Note what an admin says of a LoRA, beside what was detected.
+
+        Raises:
+            LoraNotFound: it is gone meanwhile.
+
+        """
+        await self.catalog.set_override(lora.id, override)
+        return await self._known(lora.location)
+
+    async def purge_expired(self, retention_s: float) -> list[StoredLora]:
+        """Purge what has been in the bin longer than `retention_s`; returns what that was."""
+        purged = []
+        for location in await self.catalog.expired(self.now - int(retention_s)):
+            with suppress(LoraNotFound):  # restored or purged since it was listed
+                purged.append(await self.purge(location))
+        return purged
 
     async def recover(self) -> None:
         """Finish or undo what a crash interrupted; to be called before anything else."""
@@ -214,4 +232,6 @@ async def _uninterrupted(steps: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # the caller is past caring, and asyncio would complain
         raise

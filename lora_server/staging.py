@@ -23,6 +23,7 @@ class StagedFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(path, flags, 0o600)
         self.path = path
+        self.inode = os.fstat(self.fd).st_ino  # what a rename keeps
         self.size = 0  # bytes taken so far
         self._sha256 = hashlib.sha256()
         self._threads = threads

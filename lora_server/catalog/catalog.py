@@ -34,7 +34,7 @@ from lora_server.catalog.tables import (
     searchable,
 )
 from lora_server.errors import CatalogUnusable
-from lora_server.records import FileFacts, Location, Override, Place, StoredLora
+from lora_server.records import FileFacts, Location, Override, Place, Source, StoredLora
 
 _BUSY_TIMEOUT_S = 5
 
@@ -151,6 +151,21 @@ class Catalog:
         """Note that a file stayed where it was."""
         await self._update(lora_id, **bound_for(None))
 
+    async def set_content(self, lora_id: int, sha256: str, facts: FileFacts) -> None:
+        """Note that a file was changed by hand; what was found out about it no longer holds."""
+        await self._update(
+            lora_id,
+            **as_known(facts),
+            sha256=sha256,
+            uploaded_sha256=sha256,
+            uploaded_size=facts.size,
+            source=Source.FOUND,
+            inspection=None,
+            verdict=None,
+            adapter=None,
+            base_model=None,
+        )
+
     async def set_inspection(
         self,
         lora_id: int,
@@ -169,12 +184,12 @@ class Catalog:
             base_model=base_model,
         )
 
-    async def set_override(self, lora_id: int, override: Override, base_model: str | None) -> None:
-        """Note what an admin says; `base_model` is what filters shall see from now on."""
-        told = json.dumps(
-            {key: value for key, value in asdict(override).items() if value is not None}
+    async def set_override(self, lora_id: int, override: Override) -> None:
+        """Note what an admin says; filters see it instead of what was detected."""
+        told = {key: value for key, value in asdict(override).items() if value is not None}
+        await self._update(
+            lora_id, override=json.dumps(told), override_base_model=override.base_model
         )
-        await self._update(lora_id, override=told, base_model=base_model)
 
     async def forget(self, lora_id: int) -> None:
         """Drop a row whose file is gone."""

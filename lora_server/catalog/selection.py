@@ -9,12 +9,16 @@ from lora_server import names
 from lora_server.catalog.tables import loras
 from lora_server.records import Place, StoredLora
 
-SORT_COLUMNS = {
+# What an admin says wins over what was detected.
+BASE_MODEL = func.coalesce(loras.c.override_base_model, loras.c.base_model)
+
+SORT_COLUMNS: dict[str, ColumnElement[Any]] = {
     "name": loras.c.name,
     "file_size": loras.c.size,
     "upload_timestamp": loras.c.uploaded_at,
+    "deleted_at": loras.c.deleted_at,
     "entity_type": loras.c.entity_type,
-    "base_model": loras.c.base_model,
+    "base_model": BASE_MODEL,
     "adapter": loras.c.adapter,
     "verdict": loras.c.verdict,
 }
@@ -66,9 +70,9 @@ def _order(sort: str) -> UnaryExpression[object]:
 
 
 def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
-    exact = {
+    exact: dict[ColumnElement[Any], str | None] = {
         loras.c.entity_type: selection.entity_type,
-        loras.c.base_model: selection.base_model,
+        BASE_MODEL: selection.base_model,
         loras.c.adapter: selection.adapter,
         loras.c.verdict: selection.verdict,
     }

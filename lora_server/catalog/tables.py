@@ -57,6 +57,7 @@ loras = Table(
     Column("verdict", String),
     Column("adapter", String),
     Column("base_model", String),
+    Column("override_base_model", String),
     Column("override", String, nullable=False, server_default="{}"),
     Column("deleted_at", Integer),
     Column("deleted_by", String),

@@ -1,0 +1,100 @@
+"""Records become the shapes of the wire."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from lora_server.layout import Layout
+from lora_server.records import Location, Place, StoredLora
+from lora_server.web import schemas
+
+
+def respond(answer: BaseModel) -> web.Response:
+    """Return a 200 with a body of one of the schemas."""
+    return web.Response(text=answer.model_dump_json(), content_type="application/json")
+
+
+def timestamp(seconds: int) -> str:
+    """Return a moment as the wire has it: UTC, whole seconds, ending in Z."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def uploaded(lora: StoredLora, layout: Layout) -> schemas.LoRAUploadResponse:
+    """Return the answer to an upload."""
+    return schemas.LoRAUploadResponse(**_upload_fields(lora, layout))
+
+
+def admin_uploaded(
+    lora: StoredLora, layout: Layout, same: Sequence[StoredLora]
+) -> schemas.AdminLoRAUploadResponse:
+    """Return the answer to an admin's upload; `same` are the files with the same bytes."""
+    others = [twin.location.partial_path for twin in same if twin.id != lora.id]
+    return schemas.AdminLoRAUploadResponse(
+        **_upload_fields(lora, layout),
+        entity_type=lora.location.entity_type,
+        duplicate_of=[schemas.Duplicate(partial_path=path, kind="bytes") for path in others],
+    )
+
+
+def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
+    converted = lora.uploaded_sha256 != lora.sha256
+    return {
+        "file_path": str(layout.path(lora.location)),
+        "partial_path": lora.location.partial_path,
+        "filename": lora.filename,
+        "file_size": lora.uploaded_size,
+        "upload_timestamp": timestamp(lora.uploaded_at),
+        "sha256": lora.sha256,
+        "uploaded_sha256": lora.uploaded_sha256 if converted else None,
+        "inspection": dict(lora.inspection) if lora.inspection is not None else None,
+    }
+
+
+def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
+    """Return a LoRA as lists and details show it to an admin."""
+    return schemas.LoRA(
+        **_upload_fields(lora, layout),
+        entity_type=lora.location.entity_type,
+        verdict=lora.verdict,
+        uploaded_by=lora.uploaded_by,
+        source=lora.source.value,
+        overrides=schemas.Overrides(
+            base_model=lora.override.base_model,
+            trigger_words=(
+                None if lora.override.trigger_words is None else list(lora.override.trigger_words)
+            ),
+            notes=lora.override.notes,
+        ),
+    )
+
+
+def deleted(lora: StoredLora, layout: Layout) -> schemas.LoRADeleteResponse:
+    """Return the answer to a deletion."""
+    return schemas.LoRADeleteResponse(
+        deleted=True,
+        full_path=str(layout.path(_home(lora))),
+        bin_path=str(layout.path(lora.location)),
+        timestamp=timestamp(lora.deleted_at or 0),
+    )
+
+
+def binned(lora: StoredLora, layout: Layout, retention_s: float) -> schemas.BinnedLoRA:
+    """Return a deleted LoRA as the bin shows it."""
+    gone = lora.deleted_at or 0
+    return schemas.BinnedLoRA(
+        bin_path=str(layout.path(lora.location)),
+        partial_path=_home(lora).partial_path,
+        file_size=lora.facts.size,
+        entity_type=lora.location.entity_type,
+        sha256=lora.sha256,
+        deleted_at=timestamp(gone),
+        deleted_by=lora.deleted_by,
+        purge_after=timestamp(gone + int(retention_s)),
+    )
+
+
+def _home(lora: StoredLora) -> Location:
+    return Location(Place.MODELS, lora.location.entity_type, lora.home_name)

@@ -1,0 +1,146 @@
+"""The OpenAPI 3.1 document, built from the route table and the schemas."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from lora_server.web import schemas
+from lora_server.web.routing import Access, Route, Tag
+
+SECURITY_SCHEME = "HTTPBearer"
+_REFERENCE = "#/components/schemas/{model}"
+_SERVER_ERRORS = (HTTPStatus.SERVICE_UNAVAILABLE,)
+_UPLOAD_STATUSES = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.INSUFFICIENT_STORAGE,
+)
+_TAGS = {
+    Tag.ADMIN: "LoRA management",
+    Tag.LORA: "Uploads, look-ups and downloads",
+    Tag.SERVICE: "Health and metrics",
+}
+
+
+def document(routes: Sequence[Route], version: str) -> bytes:
+    """Return the document as JSON."""
+    models, definitions = _schemas(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, models)
+    return json.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "lora_server", "version": version},
+            "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
+            "paths": paths,
+            "components": {
+                "schemas": definitions,
+                "securitySchemes": {SECURITY_SCHEME: {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    ).encode()
+
+
+Models = dict[type[BaseModel], dict[str, Any]]
+
+
+def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
+    """Name each model as its title says, which is how the customer's document names them."""
+    bodies = [route.body for route in routes if route.body]
+    answers = [route.answer for route in routes if route.answer and not isinstance(route.answer, str)]
+    problems: list[type[BaseModel]] = [schemas.Problem, schemas.HTTPValidationError]
+    wanted = list(dict.fromkeys([*bodies, *answers, *problems]))
+    references, top = models_json_schema(
+        [(model, "serialization") for model in wanted], ref_template=_REFERENCE
+    )
+    titles = {name: schema.get("title", name) for name, schema in top["$defs"].items()}
+    renamed = json.loads(
+        re.sub(
+            r'"#/components/schemas/([^"]+)"',
+            lambda match: json.dumps(_REFERENCE.format(model=titles[match[1]])),
+            json.dumps([list(references.values()), top["$defs"]]),
+        )
+    )
+    by_model = dict(zip(wanted, renamed[0], strict=True))
+    return by_model, {titles[name]: schema for name, schema in renamed[1].items()}
+
+
+def _operation(route: Route, models: Models) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": inspect.getdoc(route.handler) or "",
+        "operationId": f"{route.method.lower()}_{route.handler.__name__}",
+        "responses": _responses(route, models),
+    }
+    if parameters := [*_path_parameters(route), *_query_parameters(route)]:
+        operation["parameters"] = parameters
+    if route.access is not Access.ANYONE:
+        operation["security"] = [{SECURITY_SCHEME: []}]
+    if route.body:
+        media_type = "multipart/form-data" if route.upload else "application/json"
+        content = {media_type: {"schema": models[route.body]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _responses(route: Route, models: Models) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": _success(route, models)}
+    for status in sorted(set(_statuses(route))):
+        unprocessable = status is HTTPStatus.UNPROCESSABLE_ENTITY
+        model = schemas.HTTPValidationError if unprocessable else schemas.Problem
+        responses[str(status.value)] = {
+            "description": "Validation Error" if unprocessable else status.phrase,
+            **({} if route.method == "HEAD" else _json(models[model])),
+        }
+    return responses
+
+
+def _success(route: Route, models: Models) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": "Successful Response"}
+    if isinstance(route.answer, str):
+        success["content"] = {route.answer: {"schema": {"type": "string"}}}
+    elif route.answer is not None:
+        success |= _json(models[route.answer])
+    return success
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def _statuses(route: Route) -> Iterable[HTTPStatus]:
+    yield from route.statuses
+    if route.access is not Access.ANYONE:
+        yield from (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+        yield from _SERVER_ERRORS
+    if route.access in (Access.READ, Access.ADMIN):
+        yield HTTPStatus.FORBIDDEN
+    if route.body or route.query:
+        yield HTTPStatus.UNPROCESSABLE_ENTITY
+    if route.body:
+        yield from (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
+    if route.upload:
+        yield from _UPLOAD_STATUSES
+
+
+def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
+    for name in re.findall(r"\{(\w+)\}", route.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameters(route: Route) -> Iterable[dict[str, Any]]:
+    if route.query is None:
+        return
+    for name, schema in route.query.model_json_schema()["properties"].items():
+        described = {"description": schema.pop("description", "")}
+        yield {"name": name, "in": "query", "required": False, **described, "schema": schema}

@@ -1,0 +1,109 @@
+"""Errors become answers: one table, one shape, and a bounded drain of what is still coming."""
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from lora_server import errors
+from lora_server.errors import LoraServerError
+
+DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_S = 2.0
+RETRY_AFTER_S = 5  # for conditions that pass by themselves
+_REALM = "Bearer"
+
+STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.LoraNotFound: HTTPStatus.NOT_FOUND,
+    errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
+    errors.UploadCut: HTTPStatus.BAD_REQUEST,  # nobody is there to read it; the log is
+    errors.NameTaken: HTTPStatus.CONFLICT,
+    errors.MovedMeanwhile: HTTPStatus.CONFLICT,
+    errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedUpload: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.MalformedUpload: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FieldsInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FieldInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FileRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
+    errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+
+def answer(error: LoraServerError) -> web.Response:
+    """Return the answer to an error, in FastAPI's shape."""
+    status = _status(error)
+    return web.json_response(
+        {"detail": _detail(error)}, status=status, headers=_headers(error, status)
+    )
+
+
+def answer_http(error: web.HTTPException) -> web.Response:
+    """Return the framework's own refusal in the same shape."""
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    body = {"detail": HTTPStatus(error.status).phrase}
+    return web.json_response(body, status=error.status, headers=headers)
+
+
+async def send_early(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Answer while the body is still coming, then read on for a bounded while.
+
+    A client that has sent all of it, or stops when it sees the answer, reads the answer in
+    full. One that sends more than DRAIN_BYTES, or for longer than DRAIN_S, is cut off.
+    """
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await _drain(request)
+    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+        pass  # the connection is closed next, whatever came of this
+    return response
+
+
+async def _drain(request: web.Request) -> None:
+    drained = 0
+    while drained < DRAIN_BYTES and (chunk := await request.content.readany()):
+        drained += len(chunk)
+
+
+def _status(error: LoraServerError) -> HTTPStatus:
+    if isinstance(error, errors.TooManyUploads) and not error.of_principal:
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    return STATUS[type(error)]
+
+
+def _detail(error: LoraServerError) -> str | list[dict[str, Any]]:
+    match error:
+        case errors.FieldsInvalid(complaints=complaints):
+            return [{"loc": list(c.loc), "msg": c.msg, "type": c.kind} for c in complaints]
+        case errors.FileRefused(code=code, reason=reason):
+            return [{"loc": ["body", "file"], "msg": reason, "type": code}]
+        case errors.MalformedUpload():
+            return [{"loc": ["body"], "msg": str(error), "type": "multipart_invalid"}]
+        case _:
+            return str(error)
+
+
+def _headers(error: LoraServerError, status: HTTPStatus) -> dict[str, str]:
+    """RFC 6750, section 3: no error code where no token was sent."""
+    match error:
+        case errors.Unauthenticated(token_sent=True):
+            return {"WWW-Authenticate": f'{_REALM} error="invalid_token"'}
+        case errors.Unauthenticated():
+            return {"WWW-Authenticate": _REALM}
+        case errors.Forbidden(scope=scope):
+            return {"WWW-Authenticate": f'{_REALM} error="insufficient_scope", scope="{scope}"'}
+        case errors.TooManyFailures(retry_after_s=seconds):
+            return {"Retry-After": str(seconds)}
+    waits = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+    return {"Retry-After": str(RETRY_AFTER_S)} if waits else {}

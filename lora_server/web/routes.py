@@ -1,0 +1,187 @@
+"""The whole HTTP surface, as data; `{base}` is `[server] base_path`."""
+
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+
+from lora_server.config import Config
+from lora_server.web import bin as deleted
+from lora_server.web import loras, schemas, service
+from lora_server.web.routing import Access, Route, Tag
+
+_LORA = "{base}/admin/lora/{entity_type}/{filename}"
+_GONE = (HTTPStatus.NOT_FOUND,)
+_MOVED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE)
+_RANGES = (
+    HTTPStatus.PARTIAL_CONTENT,
+    HTTPStatus.NOT_MODIFIED,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.PRECONDITION_FAILED,
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+)
+_BYTES = "application/octet-stream"
+
+_admin = partial(Route, access=Access.ADMIN, tag=Tag.ADMIN)
+_lora = partial(Route, tag=Tag.LORA)
+_service = partial(Route, access=Access.ANYONE, tag=Tag.SERVICE)
+
+_ROUTES = (
+    _admin(
+        "POST",
+        "{base}/admin/lora/upload",
+        loras.admin_upload,
+        "Upload a LoRA model file (Admin)",
+        body=schemas.BodyAdminUploadLora,
+        answer=schemas.AdminLoRAUploadResponse,
+        upload=True,
+        action="upload",
+    ),
+    _admin(
+        "DELETE",
+        "{base}/admin/lora",
+        loras.delete,
+        "Delete a LoRA model file (Admin)",
+        body=schemas.LoRADeleteRequest,
+        answer=schemas.LoRADeleteResponse,
+        statuses=_MOVED,
+        action="delete",
+    ),
+    _admin(
+        "GET",
+        "{base}/admin/lora",
+        loras.list_loras,
+        "List LoRA models",
+        query=schemas.ListQuery,
+        answer=schemas.LoRAList,
+    ),
+    _admin(
+        "POST",
+        "{base}/admin/lora/move",
+        loras.move,
+        "Move a LoRA to another entity type",
+        body=schemas.LoRAMoveRequest,
+        answer=schemas.LoRA,
+        statuses=_MOVED,
+        action="move",
+    ),
+    _admin("GET", _LORA, loras.show, "Show a LoRA", answer=schemas.LoRA, statuses=_GONE),
+    _admin(
+        "PATCH",
+        _LORA,
+        loras.patch,
+        "Set base model, trigger words and notes",
+        body=schemas.LoRAPatch,
+        answer=schemas.LoRA,
+        statuses=_GONE,
+        action="patch",
+    ),
+    _admin(
+        "GET",
+        "{base}/admin/bin",
+        deleted.list_bin,
+        "List deleted LoRAs",
+        query=schemas.BinQuery,
+        answer=schemas.BinList,
+    ),
+    _admin(
+        "POST",
+        "{base}/admin/bin/restore",
+        deleted.restore,
+        "Restore a deleted LoRA",
+        body=schemas.LoRARestoreRequest,
+        answer=schemas.LoRA,
+        statuses=_MOVED,
+        action="restore",
+    ),
+    _admin(
+        "DELETE",
+        "{base}/admin/bin",
+        deleted.purge,
+        "Purge deleted LoRAs for good",
+        body=schemas.LoRAPurgeRequest,
+        answer=schemas.LoRAPurgeResponse,
+        statuses=_MOVED,
+        action="purge",
+    ),
+    _lora(
+        "POST",
+        "{base}/lora/upload",
+        loras.upload,
+        "Upload a LoRA model file",
+        access=Access.TOKEN,
+        body=schemas.BodyUploadLora,
+        answer=schemas.LoRAUploadResponse,
+        upload=True,
+        action="upload",
+    ),
+    _lora(
+        "HEAD",
+        "{base}/lora/sha256/{hex}",
+        loras.has_content,
+        "Is this content stored already?",
+        access=Access.TOKEN,
+        answer=None,
+        statuses=(*_GONE, HTTPStatus.UNPROCESSABLE_ENTITY),
+    ),
+    _lora(
+        "GET",
+        "{base}/lora/{entity_type}/{filename}",
+        loras.download,
+        "Download a LoRA",
+        access=Access.READ,
+        answer=_BYTES,
+        statuses=_RANGES,
+    ),
+    _lora(
+        "HEAD",
+        "{base}/lora/{entity_type}/{filename}",
+        loras.download,
+        "Size and digest of a LoRA",
+        access=Access.READ,
+        answer=None,
+        statuses=_RANGES,
+    ),
+    _service("GET", "/livez", service.livez, "Liveness", answer=schemas.Health),
+    _service(
+        "GET",
+        "/readyz",
+        service.readyz,
+        "Readiness",
+        answer=schemas.Health,
+        statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
+    ),
+    _service(
+        "GET",
+        "/healthz",
+        service.readyz,
+        "Readiness, under its older name",
+        answer=schemas.Health,
+        statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
+    ),
+    _service("GET", "/openapi.json", service.openapi, "This document", answer="application/json"),
+    _service("GET", "/docs", service.docs, "This document as a page", answer="text/html"),
+    _service(
+        "GET",
+        "/docs/{name}",
+        service.docs_asset,
+        "A part of the page",
+        answer="text/plain",
+        statuses=_GONE,
+    ),
+)
+
+
+def table(config: Config) -> tuple[Route, ...]:
+    """Return the routes that a configuration asks for."""
+    base = config.server.base_path
+    routes = [replace(route, path=route.path.replace("{base}", base)) for route in _ROUTES]
+    return (*routes, *_metrics(config))
+
+
+def _metrics(config: Config) -> tuple[Route, ...]:
+    if config.server.metrics == "off":
+        return ()
+    access = Access.ADMIN if config.server.metrics == "admin" else Access.ANYONE
+    summary = "Metrics for Prometheus"
+    route = _service("GET", "/metrics", service.metrics, summary, answer="text/plain")
+    return (replace(route, access=access),)
