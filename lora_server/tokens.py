@@ -52,7 +52,10 @@ class TokenVerifier:
             Unauthenticated: the token breaks a rule; `reason` says which.
 
         """
-        key = self._key_for(_header(token))
+        header = _header(token)
+        if str(header.get("typ", "JWT")).lower() not in _TYPES:
+            raise _refused("typ is not that of an access token")
+        key = self._key_for(header)
         claims = self._signed_claims(token, key)
         _check_times(claims, self._auth, time.time() if now is None else now)
         subject, jti = _identifier(claims, "sub"), None
@@ -122,7 +125,7 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and claims for people to look at; nothing of them can be trusted.
 
     Raises:
-        Unauthenticated: it is no token at all, or of a kind that is never taken.
+        Unauthenticated: it is no token at all.
 
     """
     header = _header(token)
@@ -161,12 +164,9 @@ def _header(token: str) -> dict[str, Any]:
     if not token.isascii() or len(token) > MAX_TOKEN_BYTES:
         raise _refused(f"not ASCII, or over {MAX_TOKEN_BYTES} bytes")
     try:
-        header = jwt.get_unverified_header(token)
+        return jwt.get_unverified_header(token)
     except jwt.PyJWTError as error:
         raise _refused(str(error)) from error
-    if str(header.get("typ", "JWT")).lower() not in _TYPES:
-        raise _refused("typ is not that of an access token")
-    return header
 
 
 def _check_times(claims: Mapping[str, Any], auth: AuthConfig, now: float) -> None:
