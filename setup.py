@@ -14,6 +14,7 @@ setup(
         "aiofiles>=24.1",
         "aiohttp>=3.14.5",
         "aiosqlite>=0.21",
+        "cryptography>=44",
         "limits>=5.5",
         "multidict>=6.1",
         "multipart>=2.0.1",

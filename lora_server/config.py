@@ -17,8 +17,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -45,10 +47,10 @@ def _octal(value: Any) -> Any:
 
 
 def _networks(value: Any) -> Any:
-    return tuple(ip_network(item) for item in value) if isinstance(value, list) else value
+    return tuple(ip_network(str(item)) for item in value) if isinstance(value, list) else value
 
 
-Seconds = Annotated[float, Field(gt=0), BeforeValidator(seconds)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(seconds)]
 Mode = Annotated[int, Field(ge=0, le=0o7777), BeforeValidator(_octal)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 EntityType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -144,6 +146,16 @@ class LoggingConfig(Section):
     format: Literal["auto", "json", "text"] = "auto"
 
 
+class _Environment(EnvSettingsSource):
+    """Variables as pydantic reads them, except that one which is no JSON is judged, not fatal."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value  # validation refuses it by the name of its key
+
+
 class Config(BaseSettings):
     """Everything that can be set, checked once."""
 
@@ -163,14 +175,14 @@ class Config(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the file; read nothing else."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load(path: Path | None) -> Config:
@@ -185,7 +197,13 @@ def load(path: Path | None) -> Config:
         config = Config(**(_read_toml(path) if path else {}))
     except ValidationError as error:
         raise ConfigInvalid("\n".join(_complaints(error))) from error
-    return _with_credential(config, os.environ)
+    return _with_credential(config, credentials_directory())
+
+
+def credentials_directory() -> Path | None:
+    """Return the folder in which systemd hands secrets over, if it started this process so."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -208,12 +226,11 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
             raise ConfigInvalid(f"{name}: no section is called {section.lower()!r}")
 
 
-def _with_credential(config: Config, environ: Mapping[str, str]) -> Config:
+def _with_credential(config: Config, folder: Path | None) -> Config:
     """Take the key from systemd's credential store where no key is configured."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder or config.auth.key_file or config.auth.keys:
         return config
-    credential = Path(folder) / CREDENTIAL
+    credential = folder / CREDENTIAL
     if not credential.exists():
         return config
     auth = config.auth.model_copy(update={"key_file": credential})

@@ -32,20 +32,32 @@ def stored_name(filename: str) -> Filename:
         FieldInvalid: nothing is left of the name.
 
     """
-    stem, extension = _split(_printable(unicodedata.normalize("NFC", client_filename(filename))))
+    stem, extension = _split(_printable(_nfc(client_filename(filename))))
     if extension not in EXTENSIONS:
         allowed = ", ".join(EXTENSIONS)
         raise UnsupportedUpload(f"Only files ending in {allowed} are taken.")
-    clean = sanitize_filename(stem.strip(" .").lstrip("."), platform="universal", max_len=None)
-    # A second pass: what was cut away can have hidden another leading dot or trailing space.
-    clean = _truncated(clean.strip(" ."), MAX_NAME_BYTES - _SUFFIX_BYTES - len(extension))
+    clean = _truncated(_sanitized(stem), MAX_NAME_BYTES - _SUFFIX_BYTES - len(extension))
     if not clean:
         raise FieldInvalid(("body", "file"), "The file has no usable name.", "filename_empty")
     return Filename(clean + extension)
 
 
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
 def _printable(text: str) -> str:
     return "".join(char for char in text if unicodedata.category(char) not in _UNPRINTABLE)
+
+
+def _sanitized(stem: str) -> str:
+    """Sanitise until nothing changes.
+
+    What is cut away can have hidden a leading dot, a trailing space or a device name, or kept
+    an accent from its letter.
+    """
+    clean = _nfc(sanitize_filename(stem.strip(" ."), platform="universal", max_len=None))
+    return clean if clean == stem else _sanitized(clean)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -61,7 +73,7 @@ def key(name: str) -> str:
     """Return what two names share that differ only in case or in Unicode normalisation."""
     if name.isascii():
         return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return _nfc(_nfc(name).casefold())
 
 
 def versions(name: Filename) -> Iterator[Filename]:

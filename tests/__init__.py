@@ -1,0 +1,1 @@
+"""Claims about what lora_server does, made from outside."""
