@@ -39,6 +39,7 @@ def configure(config: LoggingConfig) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
 
 
 def _renderer(*, as_text: bool) -> structlog.typing.Processor:

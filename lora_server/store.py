@@ -64,7 +64,7 @@ class Store:
             finally:
                 os.close(lock)
         finally:
-            store._threads.shutdown()
+            await asyncio.to_thread(store._threads.shutdown)
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
         """Run blocking disk work in the store's threads.

@@ -67,7 +67,7 @@ def test_empty_names_are_refused(filename: str) -> None:
     with pytest.raises(FieldInvalid) as refused:
         stored_name(filename)
 
-    assert refused.value.loc == ("body", "file")
+    assert refused.value.complaints[0].loc == ("body", "file")
 
 
 def test_long_names_are_cut_between_characters() -> None:
@@ -189,4 +189,4 @@ def test_partial_paths_that_name_nothing(raw: str) -> None:
     with pytest.raises(FieldInvalid, match="not a partial path") as refused:
         parse_partial_path(raw, Place.MODELS, TYPES)
 
-    assert refused.value.loc == ("body", "partial_path")
+    assert refused.value.complaints[0].loc == ("body", "partial_path")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_server.cli import configuration, key, token
+from lora_server.cli.serve import serve
 from lora_server.cli.status import Commands
 
 app = typer.Typer(
@@ -14,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals hold keys and tokens
 )
+app.command(epilog="Example: lora-server serve --config /etc/lora-server/config.toml")(serve)
 app.add_typer(token.app, name="token")
 app.add_typer(key.app, name="key")
 app.add_typer(configuration.app, name="config")

@@ -116,6 +116,7 @@ MIDDLEWARES = (observed, errors_answered, refused_while_draining, authorised, ad
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every response what all of them carry (an `on_response_prepare` signal)."""
+    response.headers["Server"] = "lora_server"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
     if request_id := request.get(REQUEST_ID):

@@ -56,7 +56,9 @@ Models = dict[type[BaseModel], dict[str, Any]]
 def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
     """Name each model as its title says, which is how the customer's document names them."""
     bodies = [route.body for route in routes if route.body]
-    answers = [route.answer for route in routes if route.answer and not isinstance(route.answer, str)]
+    answers = [
+        route.answer for route in routes if route.answer and not isinstance(route.answer, str)
+    ]
     problems: list[type[BaseModel]] = [schemas.Problem, schemas.HTTPValidationError]
     wanted = list(dict.fromkeys([*bodies, *answers, *problems]))
     references, top = models_json_schema(
