@@ -22,8 +22,8 @@ MAX_HEADER_SIZE = 16 * 1024 * 1024  # bytes; headers of trained adapters have a 
 MAX_TENSORS = 100_000
 MAX_NAME_BYTES = 512
 MAX_RANK = 8
-# numpy and the official library multiply dimensions as 64-bit numbers, zeros or not.
-MAX_NONZERO_BYTES = 2**63 - 1
+# numpy and the official library multiply dimensions and bits as 64-bit numbers, zeros or not.
+MAX_NONZERO_BITS = 2**63 - 1
 
 _METADATA = "__metadata__"
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
@@ -104,7 +104,7 @@ def _span(name: str, entry: Any, data_begin: int) -> _Span:
     nbytes = prod(shape) * bits // 8
     if end - begin != nbytes:
         raise _corrupt(name, f"takes {nbytes} bytes but its offsets span {end - begin}")
-    if not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BYTES:
+    if not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BITS:
         raise _corrupt(name, "has dimensions that overflow")
     tensor = Tensor(name, entry["dtype"], shape, _row_major(shape), data_begin + begin)
     return begin, end, tensor

@@ -102,11 +102,10 @@ class JudgePool:
 
     async def _start(self) -> ChildProcess:
         self._refuse_when_closed()
-        child = await ChildProcess.spawn(self._module)
-        self._children = {other for other in self._children if not other.has_ended} | {child}
+        child = ChildProcess(self._module)
+        self._children = {other for other in self._children if not other.has_ended()} | {child}
         try:
             await child.ready()
-            self._refuse_when_closed()
         except BaseException:
             child.discard()
             raise
@@ -122,9 +121,10 @@ class JudgePool:
             child.kill()
         for child in self._children:
             await child.gone()
-        while not self._places.empty():
-            if idle := self._places.get_nowait():
-                idle.discard()
+        for place in [self._places.get_nowait() for _ in range(self._places.qsize())]:
+            if place is not None:
+                place.discard()
+            self._places.put_nowait(None)
 
 
 def _cause(error: Exception) -> str:

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import lora_server
 from lora_server.judge import wire
@@ -24,25 +25,21 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class ChildProcess:
-    """A child made by `spawn`; it may be asked once it is `ready`."""
+    """A child process that runs `module`; it may be asked once it is `ready`.
 
-    def __init__(self, process: asyncio.subprocess.Process, connection: socket.socket) -> None:
-        self._process = process
-        self._connection = connection
+    Making one takes a few milliseconds. Raises OSError when it cannot be run.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(0)  # never wait: the event loop does
         self.jobs_done = 0
-
-    @classmethod
-    async def spawn(cls, module: str) -> Self:
-        """Run `module` in a process of its own; raises OSError when it cannot be run."""
-        connection, theirs = socket.socketpair()
-        connection.settimeout(0)  # never wait: the event loop does
         try:
             with theirs:
-                process = await _spawn(module, theirs)
-        except BaseException:
-            connection.close()
+                self._process = _spawn(module, theirs)
+        except OSError:
+            self._connection.close()
             raise
-        return cls(process, connection)
 
     async def ready(self) -> None:
         """Wait for the child's first word; raises ChildProcessError when there is none."""
@@ -73,22 +70,20 @@ class ChildProcess:
         self.jobs_done += 1
         return answer
 
-    @property
     def has_ended(self) -> bool:
-        """Tell whether the process is known to be gone."""
-        return self._process.returncode is not None
+        """Tell whether the process is gone."""
+        return self._process.poll() is not None
 
     def is_idle(self) -> bool:
         """Tell whether the child lives and has nothing to say."""
         with suppress(BlockingIOError):
             self._connection.recv(1, socket.MSG_PEEK)
             return False
-        return not self.has_ended
+        return not self.has_ended()
 
     def kill(self) -> None:
         """End the child now, whatever it does; a call to `ask` then fails."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill()
 
     def discard(self) -> None:
         """Kill the child and close its socket, once or twice; nobody may be asking it."""
@@ -97,7 +92,18 @@ class ChildProcess:
 
     async def gone(self) -> None:
         """Wait until no process is left."""
-        await self._process.wait()
+        if self.has_ended():
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        pidfd = os.pidfd_open(self._process.pid)
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        self._process.wait()
 
     async def _receive_frame(self) -> bytes:
         length = wire.frame_length(await self._receive(wire.LENGTH.size))
@@ -113,12 +119,11 @@ class ChildProcess:
         return bytes(received)
 
 
-async def _spawn(module: str, connection: socket.socket) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-P", "-s", "-m", module),
+def _spawn(module: str, connection: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  # a command of our own, and no shell
+        [sys.executable, "-P", "-s", "-m", module],
         stdin=connection.fileno(),
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         env=ENVIRONMENT,
         cwd=os.sep,
         start_new_session=True,

@@ -44,7 +44,7 @@ def message(encoded: bytes) -> dict[str, Any]:
     """Return the object in a frame's body; raises Malformed."""
     try:
         decoded = json.loads(encoded)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed("a frame is not JSON") from error
     if not isinstance(decoded, dict):
         raise Malformed("a frame is not an object")
