@@ -61,22 +61,19 @@ def torch_table(fd: int) -> TensorTable:
 
 
 def as_json(table: TensorTable) -> dict[str, Any]:
-    """Return `table` in the types that JSON has."""
+    """Return `table` in the types that JSON has: a column for each field of its tensors.
+
+    The asker's garbage collector visits every list and object that it gets, and holds up its
+    event loop meanwhile: columns are a third as many as rows.
+    """
     return {
         "container": table.container.value,
-        "data_begin": table.data_begin,
         "expected_size": table.expected_size,
         "metadata": dict(table.metadata),
-        "tensors": [
-            {
-                "name": tensor.name,
-                "dtype": tensor.dtype,
-                "shape": tensor.shape,
-                "stride": tensor.stride,
-                "begin": tensor.begin,
-            }
-            for tensor in table.tensors
-        ],
+        "names": [tensor.name for tensor in table.tensors],
+        "dtypes": [tensor.dtype for tensor in table.tensors],
+        "shapes": [tensor.shape for tensor in table.tensors],
+        "begins": [tensor.begin for tensor in table.tensors],
     }
 
 
