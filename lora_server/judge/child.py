@@ -36,10 +36,10 @@ def serve_one(pool: socket.socket, jobs: Mapping[str, Job]) -> bool:
         prefix += _receive(pool, wire.LENGTH.size - len(prefix))
         request = wire.message(_receive(pool, wire.frame_length(prefix)))
         budget(fd)
-        answer = _outcome(jobs[request["job"]], fd, request["arguments"])
+        outcome = _outcome(jobs[request["job"]], fd, request["arguments"])
     finally:
         os.close(fd)
-    for frame in wire.answer_frames(answer):
+    for frame in wire.answer_frames({**outcome, wire.NUMBER: request[wire.NUMBER]}):
         pool.sendall(frame)
     return True
 

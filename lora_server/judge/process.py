@@ -55,7 +55,7 @@ class ChildProcess:
         Raises OSError or EOFError when the child is gone, wire.Malformed for what is no
         answer. After any of these, or a cancellation, the child can only be killed.
         """
-        frame = wire.frame(request)
+        frame = wire.frame({**request, wire.NUMBER: self.jobs_done})
         # An idle child has read everything before, so that a small frame finds room at once.
         sent = socket.send_fds(self._connection, [frame], [fd])
         await asyncio.get_running_loop().sock_sendall(self._connection, frame[sent:])
@@ -67,6 +67,8 @@ class ChildProcess:
                 raise wire.Malformed(f"an answer is over {wire.MAX_ANSWER_BYTES} bytes")
             wire.merge(answer, wire.message(encoded))
             await asyncio.sleep(0)
+        if answer.pop(wire.NUMBER, None) != self.jobs_done:
+            raise wire.Malformed("an answer is not to the question asked")
         self.jobs_done += 1
         return answer
 

@@ -14,6 +14,9 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 READY = {"ready": True}  # a child's first frame
 REFUSED = "refused"  # the field of an answer that holds a FileRefused as [code, reason]
+NUMBER = (
+    "request_number"  # of a request, and of the answer to it: a stray one is never taken for it
+)
 END = LENGTH.pack(0)  # an empty frame closes an answer
 
 PIECE_CHARS = 256 * 1024

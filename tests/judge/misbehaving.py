@@ -46,6 +46,13 @@ def babble(_: int, *, text: str) -> dict[str, Any]:
     return {}
 
 
+def babble_later(_: int, *, text: str) -> dict[str, Any]:
+    """Do so when the answer has been given."""
+    signal.signal(signal.SIGALRM, lambda *_: os.write(0, bytes.fromhex(text)))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    return {}
+
+
 def echo(fd: int, **arguments: Any) -> dict[str, Any]:
     """Answer with the file's content and the arguments."""
     return {"content": os.pread(fd, 1_000, 0).decode(), **arguments}
@@ -64,7 +71,7 @@ def situation(_: int) -> dict[str, Any]:
     }
 
 
-EXTRA = (sleep, spin, hoard, write, end, babble, echo, situation)
+EXTRA = (sleep, spin, hoard, write, end, babble, babble_later, echo, situation)
 
 if __name__ == "__main__":
     main({**JOBS, **{job.__name__: job for job in EXTRA}})

@@ -69,3 +69,13 @@ def test_a_torch_file_is_refused_until_it_can_be_read() -> None:
     """No checkpoint passes unread."""
     with opened(LEGACY_TORCH) as fd, pytest.raises(FileRefused):
         judge(fd, extension=".pt")
+
+
+def test_the_official_library_has_to_agree() -> None:
+    """A header that only we would read, past the library's 100 MB, is refused."""
+    size = 100_000_001
+    with opened(container(encoded({"a": entry()}).ljust(size))) as fd:
+        assert safetensors_header(fd, max_header_size=size)["names"] == ["a"]
+
+        with pytest.raises(FileRefused, match="the safetensors library does not read it"):
+            judge(fd, extension=".safetensors", max_header_size=size)

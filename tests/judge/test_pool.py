@@ -151,6 +151,7 @@ async def test_a_child_that_exits_refuses_its_file(lone: JudgePool, fd: int) -> 
     [
         pytest.param("7f ff ff ff", id="an endless frame"),
         pytest.param("00 00 00 02 5b 5d", id="a list"),
+        pytest.param("00 00 00 00", id="an end before the answer"),
         pytest.param("00 00 00 01 7b", id="half an object"),
         pytest.param("00 00 00 07 7b 22 61 22 3a 31 7d" * 2, id="a field twice"),
     ],
@@ -161,9 +162,10 @@ async def test_nonsense_is_no_answer(lone: JudgePool, fd: int, text: str) -> Non
 
 
 async def test_a_child_that_talks_on_is_replaced(lone: JudgePool, fd: int) -> None:
-    """Bytes after an answer never become the answer about the next file."""
+    """Bytes that come after an answer never become the answer about the next file."""
     pid = await pid_of(lone, fd)
-    await lone.run("babble", fd, text="00 00 00 00")
+    await lone.run("babble_later", fd, text="00 00 00 00")
+    await asyncio.sleep(0.3)
 
     assert await pid_of(lone, fd) != pid
 
