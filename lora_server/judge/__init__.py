@@ -1,0 +1,1 @@
+"""Hostile bytes are read in child processes: pool -> wire -> child -> jobs, and back."""
