@@ -76,14 +76,14 @@ class Packer:
                 to += len(piece) * inner.step
         return bytes(out)
 
-    def _window(self, begin: int, axes: list[_Axis], itemsize: int) -> memoryview[int] | None:
+    def _window(self, begin: int, axes: list[_Axis], itemsize: int) -> "memoryview[int] | None":
         """Return all that a band is taken from, or None where that is more than a band."""
         reach = 1 + sum((axis.size - 1) * axis.stride for axis in axes)
         if reach * itemsize > self._band_bytes:
             return None
         return self._fetch(begin, reach * itemsize).cast(_FORMATS[itemsize])
 
-    def _pieces(self, begin: int, axis: _Axis, itemsize: int) -> Iterator[memoryview[int]]:
+    def _pieces(self, begin: int, axis: _Axis, itemsize: int) -> "Iterator[memoryview[int]]":
         """Yield the elements along one axis, fetched together where they lie close."""
         apart = axis.stride * itemsize
         most = 1 if apart > _FAR_BYTES else _PIECE_BYTES // apart
