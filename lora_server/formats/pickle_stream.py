@@ -47,7 +47,9 @@ class PickleStream:
             self._refill(0, ahead=limit + 1)
         newline = self._window.find(b"\n", self._at, self._at + limit + 1)
         if newline < 0:
-            raise FileRefused(TOO_COMPLEX, f"a name of more than {limit} bytes, or one cut short")
+            if self.remaining <= limit:
+                raise FileRefused(CORRUPT, "the pickle is cut short")
+            raise FileRefused(TOO_COMPLEX, f"a name of more than {limit} bytes")
         line = self._window[self._at : newline]
         self._at = newline + 1
         return line

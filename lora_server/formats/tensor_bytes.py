@@ -36,10 +36,12 @@ class _Axis:
 class Packer:
     """Packs the tensors of one file, and gives up where scattered ones cost too much."""
 
-    def __init__(self, read: Read, file_size: int, *, band_bytes: int = BAND_BYTES) -> None:
+    def __init__(
+        self, read: Read, file_size: int, *, band_bytes: int = BAND_BYTES, max_runs: int = MAX_RUNS
+    ) -> None:
         self._read = read
         self._band_bytes = band_bytes
-        self._runs_left = MAX_RUNS
+        self._runs_left = max_runs
         self._fetch_left = MAX_REREADS * file_size + _SPARE_BYTES
 
     def packed(self, tensor: Tensor) -> Iterator[bytes]:
@@ -59,7 +61,7 @@ class Packer:
         out = bytearray(itemsize * math.prod(axis.size for axis in axes))
         target = memoryview(out).cast(_FORMATS[itemsize])
         window = self._window(begin, axes, itemsize)
-        close = [axis for axis in axes if axis.stride]
+        close = [axis for axis in axes if axis.stride and axis.size > 1]
         inner = min(close, key=lambda axis: axis.stride, default=_Axis(1, 1, 1))
         outer = [axis for axis in axes if axis is not inner]
         self._spend(runs=math.prod(axis.size for axis in outer))
