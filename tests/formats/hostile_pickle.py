@@ -175,6 +175,8 @@ def roots() -> dict[str, tuple[object, str]]:
     endless.append(endless)
     found["lists shared 2^30 times"] = (lora() | {"x": shared}, COMPLEX)
     found["list inside itself"] = (lora() | {"x": endless}, CORRUPT)
+    found["a value left over"] = (Raw(b"NN"), CORRUPT)
+    found["a mark left open"] = (Raw(b"(N"), CORRUPT)
     found["a string"] = ("weights", "lora_no_tensors")
     found["an empty dictionary"] = ({}, "lora_no_tensors")
     found["an empty state dict"] = ({"state_dict": {}, "x": TENSOR}, "lora_no_tensors")

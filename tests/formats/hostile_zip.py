@@ -68,6 +68,7 @@ TRICKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "bytes behind the archive": (_end(tail=b"x"), AMBIGUOUS),
     "second zip behind the archive": (lambda: _with() + _with(), AMBIGUOUS),
     "bytes before the directory": (_end(before=EVIL), AMBIGUOUS),
+    "bytes in the directory": (_end(inside=EVIL), AMBIGUOUS),
     "bytes behind the directory": (_end(padding=b"x" * 46), AMBIGUOUS),
     "bytes before the archive": (lambda: EVIL + _with(), "lora_unsupported"),
     "a member's worth before the archive": (lambda: b"PK\3\4" + bytes(60) + _with(), AMBIGUOUS),

@@ -48,6 +48,7 @@ class End:
     comment_bytes: int | None = None
     tail: bytes = b""
     before: bytes = b""  # between the last member and the directory
+    inside: bytes = b""  # counted as part of the directory, behind its entries
     padding: bytes = b""  # between the directory and its end records
     count: int | None = None
     short_count: int | None = None
@@ -67,6 +68,7 @@ def archive(parts: Sequence[Part], end: End | None = None) -> bytes:
         directory += _central(part, len(out))
         out += _local(part, len(out))
     out += end.before
+    directory += end.inside
     begin = len(out)
     out += directory + end.padding
     return bytes(out) + _end(end, begin, len(out), len(directory), len(parts)) + end.tail
