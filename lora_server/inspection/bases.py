@@ -98,7 +98,10 @@ DEPTHS: Mapping[Base, tuple[int, int]] = {
 }
 
 # Where several bases are left and no claim picks: the one that nearly all such files are for.
-CUSTOM: Mapping[Bases, Base] = {FLUX1_LIKE: Base.FLUX1}
+CUSTOM: Mapping[Bases, Base] = {
+    FLUX1_LIKE: Base.FLUX1,
+    bases(Base.SDXL, Base.SD3, Base.HIDREAM): Base.SDXL,  # text encoders alone
+}
 
 # What trainers write as base model, lower case without punctuation; the longest start wins.
 _SPELLINGS: Mapping[str, Bases] = {

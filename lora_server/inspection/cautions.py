@@ -72,7 +72,7 @@ def _of_alphas(found: Findings) -> Iterator[tuple[str, str]]:
 
 def _of_usage(found: Findings) -> Iterator[tuple[str, str]]:
     if "BFL control" in found.adapter.spellings:
-        yield "control_lora", "a Control LoRA works only with the control image that it is made for"
+        yield "control_lora", "a Control LoRA needs the control image that it is made for"
     if found.base_model.contradictions:
         yield "base_model_contradiction", found.base_model.contradictions[0]
 

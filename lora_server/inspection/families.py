@@ -114,7 +114,7 @@ def signature(parts: tuple[str, ...]) -> Signature:
 
 def _is_unknown(present: frozenset[str]) -> bool:
     foreign = any(part == "unknown" or part.startswith("tuner:") for part in present)
-    return foreign or (_BARE_WEIGHT <= present and "on_input" not in present)
+    return foreign or (present >= _BARE_WEIGHT and "on_input" not in present)
 
 
 def _rule(present: frozenset[str]) -> Rule:

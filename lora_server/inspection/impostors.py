@@ -12,38 +12,52 @@ EMBEDDING = "textual inversion embedding"
 
 # Each kind with the starts of its tensor names. A name may vote once, for the first that fits.
 _KINDS = (
-    (CHECKPOINT, r"model\.diffusion_model\.|cond_stage_model\.|conditioner\.|first_stage_model\."),
-    ("ControlNet", r"control_model\.|controlnet_|input_hint_block\.|(?:.*\.)?zero_convs?\."),
-    ("IP-Adapter", r"image_proj\.|ip_adapter\."),
-    ("T2I-Adapter", r"adapter\.body\.|body\.\d+\.(?:in_conv|block1|down_opt)"),
-    ("motion module", r".*motion_modules\."),
+    (CHECKPOINT, (r"model\.diffusion_model\.", r"(?:cond|first)_stage_model\.", r"conditioner\.")),
+    ("ControlNet", (r"control_model\.", r"controlnet_", r"input_hint_block\.", r"zero_convs?\.")),
+    ("IP-Adapter", (r"image_proj\.", r"ip_adapter\.")),
+    ("T2I-Adapter", (r"adapter\.body\.", r"body\.\d+\.(?:in_conv|block1|down_opt)")),
+    ("motion module", (r".*motion_modules\.",)),
     (
         "upscaler",
-        r"(?:params(?:_ema)?\.)?(?:body\.\d+\.rdb|RRDB_trunk|conv_first\.|conv_last\.|conv_body\."
-        r"|HRconv|conv_hr|conv_up\d|upconv\d|layers\.\d+\.residual_group|model\.\d+\.sub\.)",
+        (
+            r"(?:params(?:_ema)?\.)?(?:body\.\d+\.rdb|RRDB_trunk|conv_(?:first|last|body|hr|up\d)\.)",
+            r"(?:HRconv|upconv\d)\.",
+            r"(?:params(?:_ema)?\.)?layers\.\d+\.residual_group",
+            r"model\.\d+\.sub\.",
+        ),
     ),
     (
         "VAE",
-        r"(?:vae\.)?(?:encoder|decoder)\.(?:down|up|mid|conv_in|conv_out|norm_out|conv_norm_out"
-        r"|middle|downsamples|upsamples|head)|(?:post_)?quant_conv\.|vae\.",
+        (
+            r"(?:vae\.)?(?:encoder|decoder)\.(?:down|up|mid|conv_|norm_out|downsamples|upsamples)",
+            r"(?:post_)?quant_conv\.",
+            r"vae\.",
+        ),
     ),
     (
         "text encoder",
-        r"(?:(?:cond_stage|text)_model\.|text_encoders?\.|transformer\.text_model\.|text_projection"
-        r"|encoder\.block\.\d+\.layer\.|shared\.weight|(?:model\.)?(?:language_model\.)?layers\.\d+"
-        r"\.(?:self_attn|mlp|input_layernorm)|model\.embed_tokens|transformer\.resblocks)",
+        (
+            r"text_(?:model|encoders?|projection)\b",
+            r"transformer\.(?:text_model|resblocks)\.",
+            r"encoder\.block\.\d+\.layer\.",
+            r"shared\.weight",
+            r"(?:model\.)?(?:language_model\.)?layers\.\d+\.(?:self_attn|mlp|input_layernorm)",
+            r"model\.embed_tokens",
+        ),
     ),
-    ("image encoder", r"vision_model\.|visual\."),
-    (EMBEDDING, r"emb_params$|clip_[lg]$|t5xxl$|string_to_param"),
+    ("image encoder", (r"vision_model\.", r"visual\.")),
+    (EMBEDDING, (r"emb_params$", r"clip_[lg]$", r"t5xxl$", r"string_to_param")),
     (
         "full diffusion model",
-        r"(?:diffusion_model\.|net\.|unet\.|transformer\.)?(?:double_blocks|single_blocks"
-        r"|transformer_blocks|single_transformer_blocks|joint_blocks|down_blocks|up_blocks"
-        r"|mid_block|input_blocks|output_blocks|blocks|layers|double_stream_blocks|time_embed"
-        r"|time_embedding|conv_in|img_in|x_embedder)\.",
+        (
+            r"(?:double_|single_)?(?:transformer_|stream_)?blocks\.",
+            r"(?:layers|joint_blocks|(?:down|up|input|output)_blocks|mid_block)\.",
+            r"(?:diffusion_model|net|unet|transformer|time_embed(?:ding)?|conv_in|img_in)\.",
+            r"x_embedder\.",
+        ),
     ),
 )
-_VOTE = re.compile("|".join(f"({pattern})" for _, pattern in _KINDS))
+_VOTE = re.compile("|".join(f"({'|'.join(starts)})" for _, starts in _KINDS))
 MAX_VOTES = 4_096
 # Embeddings of one token: a matrix of a few vectors under the token's own name.
 MAX_EMBEDDING_VECTORS = 128

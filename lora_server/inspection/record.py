@@ -176,7 +176,8 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: what `json.dumps` takes without help."""
-        return plain.dump(self)
+        data: dict[str, Any] = plain.dump(self)
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
