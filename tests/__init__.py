@@ -1,0 +1,1 @@
+"""Claims about lora_server, made from outside."""

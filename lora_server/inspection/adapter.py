@@ -20,14 +20,11 @@ _ABSORBS: Mapping[Family, frozenset[Family]] = {
     Family.DORA: frozenset({Family.LORA, Family.LOCON}),
 }
 
-# The name of a spelling from who writes such prefixes and the form of the suffixes.
+# Where the prefix tells more of the trainer than the form of the suffixes does.
 _SPELLINGS: Mapping[tuple[str, str], str] = {
-    ("kohya", "kohya"): "kohya",
     ("OneTrainer", "kohya"): "OneTrainer",
-    ("ai-toolkit", "peft"): "ai-toolkit",
-    ("diffusers", "peft"): "diffusers",
-    ("PEFT", "peft"): "PEFT",
-    ("", "peft"): "PEFT",
+    ("ai-toolkit", "PEFT"): "ai-toolkit",
+    ("diffusers", "PEFT"): "diffusers",
 }
 
 
@@ -59,7 +56,8 @@ def summed(modules: Sequence[Module], alphas: Sequence[float | None], layout: La
     """Return the adapter whose modules have these alphas, None where one is missing."""
     families = Counter(module.family for module in modules)
     pairs = list(zip(modules, alphas, strict=True))
-    scaling = [alpha for module, alpha in pairs if module.family not in ROTATIONS]
+    # Without a rank, as in a LoKr of two full factors, loaders ignore alpha.
+    scaling = [alpha for module, alpha in pairs if module.geometry.rank is not None]
     return Adapter(
         family=family_of(families),
         families={str(family): count for family, count in families.most_common()},

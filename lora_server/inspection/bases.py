@@ -117,6 +117,7 @@ _SPELLINGS: Mapping[str, Bases] = {
     "pony": bases(Base.SDXL),
     "illustrious": bases(Base.SDXL),
     "noobai": bases(Base.SDXL),
+    "animagine": bases(Base.SDXL),
     "sd3": bases(Base.SD3),
     "stablediffusion3": bases(Base.SD3),
     "stablediffusionv3": bases(Base.SD3),
@@ -138,15 +139,18 @@ _SPELLINGS: Mapping[str, Bases] = {
     "zimage": bases(Base.Z_IMAGE),
     "ideogram4": bases(Base.IDEOGRAM4),
     "krea2": bases(Base.KREA2),
-    "wan": WAN,
     "wan21": bases(Base.WAN_1_3B, Base.WAN_14B),
     "wan2113b": bases(Base.WAN_1_3B),
     "wan2114b": bases(Base.WAN_14B),
     "wan21t2v13b": bases(Base.WAN_1_3B),
+    "wan21t2v14b": bases(Base.WAN_14B),
+    "wan21i2v14b": bases(Base.WAN_14B),
     "wan22": bases(Base.WAN_5B, Base.WAN_14B),
     "wan225b": bases(Base.WAN_5B),
     "wan22ti2v5b": bases(Base.WAN_5B),
     "wan2214b": bases(Base.WAN_14B),
+    "wan22t2va14b": bases(Base.WAN_14B),
+    "wan22i2va14b": bases(Base.WAN_14B),
     "anima": bases(Base.ANIMA),
     "cosmospredict2": bases(Base.ANIMA),
     "hunyuanvideo": bases(Base.HUNYUAN_VIDEO),
@@ -159,6 +163,8 @@ _SPELLINGS: Mapping[str, Bases] = {
     "hidreami1": bases(Base.HIDREAM),
     "stablecascade": bases(Base.STABLE_CASCADE),
 }
+# Too short to be looked for at the start of a file name.
+_WHOLE_SPELLINGS: Mapping[str, Bases] = {"wan": WAN}
 _LONGEST_SPELLING = max(map(len, _SPELLINGS))
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
@@ -166,6 +172,8 @@ _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 def spelled(text: str) -> tuple[str, Bases] | None:
     """Return the known spelling that a claim begins with, and the bases it stands for."""
     plain = _PUNCTUATION.sub("", text[:200].lower())
+    if plain in _WHOLE_SPELLINGS:
+        return plain, _WHOLE_SPELLINGS[plain]
     for length in range(min(len(plain), _LONGEST_SPELLING), 0, -1):
         known = _SPELLINGS.get(plain[:length])
         if known is not None:

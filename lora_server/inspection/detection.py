@@ -18,6 +18,7 @@ from lora_server.inspection.base_shapes import (
 from lora_server.inspection.bases import CUSTOM, DEPTHS, WIDTHS, Base, Bases
 from lora_server.inspection.claims import BaseClaim
 from lora_server.inspection.layout import Group
+from lora_server.inspection.metadata import text
 from lora_server.inspection.record import BaseModel, Confidence, Evidence, Source
 
 MAX_EVIDENCE = 32
@@ -42,7 +43,8 @@ class _Case:
 
     def hear(self, source: Source, says: Bases, detail: str) -> None:
         """Take one observation; one that excludes all that is left is a contradiction."""
-        self.evidence[Evidence(source, names(says), detail[:_DETAIL_CHARS])] = None
+        detail = text(detail, max_chars=_DETAIL_CHARS)
+        self.evidence[Evidence(source, names(says), detail)] = None
         remaining = says if self.left is None else self.left & says
         if remaining:
             self.left = remaining

@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from lora_server.errors import FileRefused
+from lora_server.inspection.metadata import text
 
 
 class Family(StrEnum):
@@ -68,9 +69,9 @@ _LOKR_W2 = ({"lokr_w2"}, {"lokr_w2_a", "lokr_w2_b"})
 # The first rule with a mark among the parts applies, so weights come before what goes with them.
 RULES = (
     _lora("kohya", "lora_down", "lora_up", "lora_mid", "lora_up.bias"),
-    _lora("peft", "lora_A.weight", "lora_B.weight", "lora_B.bias"),
+    _lora("PEFT", "lora_A.weight", "lora_B.weight", "lora_B.bias"),
     _lora("mochi", "lora_A", "lora_B"),
-    _lora("peft", "lora_embedding_A", "lora_embedding_B"),
+    _lora("PEFT", "lora_embedding_A", "lora_embedding_B"),
     _lora("diffusers attention processor", "_lora.down", "_lora.up"),
     _lora("diffusers lora layer", "lora.down", "lora.up"),
     _lora("diffusers linear layer", "lora_linear_layer.down", "lora_linear_layer.up"),
@@ -89,10 +90,10 @@ RULES = (
     ),
     _whole(Family.GLORA, "LyCORIS", {"glora_a1", "glora_a2", "glora_b1", "glora_b2"}),
     _whole(Family.DIAG_OFT, "LyCORIS", {"oft_blocks"}),
-    _whole(Family.PEFT_OFT, "peft", {"oft_R"}, also={"scaled_oft"}),
-    _whole(Family.PEFT_BOFT, "peft", {"boft_R", "boft_s"}),
+    _whole(Family.PEFT_OFT, "PEFT", {"oft_R"}, also={"scaled_oft"}),
+    _whole(Family.PEFT_BOFT, "PEFT", {"boft_R", "boft_s"}),
     _whole(Family.IA3, "LyCORIS", {"weight", "on_input"}),
-    _whole(Family.IA3, "peft", {"ia3_l"}),
+    _whole(Family.IA3, "PEFT", {"ia3_l"}),
     _whole(Family.FULL, "LyCORIS", {"diff"}, {"diff_b"}, {"set_weight"}, {"reshape_weight"}),
     _whole(Family.NORM, "LyCORIS", {"w_norm"}, {"b_norm"}),
     _whole(Family.NORM, "BFL control", {"norm_scale"}),
@@ -129,7 +130,5 @@ def refuse_halves(halves: dict[str, tuple[str, ...]]) -> None:
     if not halves:
         return
     path, parts = next(iter(halves.items()))
-    raise FileRefused(
-        "lora_incomplete",
-        f"{len(halves)} modules lack a half: {path[:200]} has only {', '.join(sorted(parts))}",
-    )
+    example = f"{text(path, max_chars=200)} has only {', '.join(sorted(parts))}"
+    raise FileRefused("lora_incomplete", f"{len(halves)} modules lack a half: {example}")

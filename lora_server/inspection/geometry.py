@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 from lora_server.errors import FileRefused
 from lora_server.formats.tensors import Tensor
 from lora_server.inspection.families import Family, Rule
+from lora_server.inspection.metadata import text
 
 Parts = Mapping[str, Tensor]
 Shape = tuple[int, ...]
@@ -33,7 +34,8 @@ NOTHING = Geometry(None, None, None, 0)
 def _refuse(path: str, *shapes: Shape) -> NoReturn:
     listed = " and ".join(str(list(shape)) for shape in shapes)
     raise FileRefused(
-        "lora_shape_mismatch", f"{path[:200]}: shapes {listed[:300]} share no rank above 0"
+        "lora_shape_mismatch",
+        f"{text(path, max_chars=200)}: shapes {listed[:300]} share no rank above 0",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lora_server.errors import FileRefused
 from lora_server.formats.tensors import Tensor
+from lora_server.inspection.metadata import text
 
 CHECKPOINT = "full checkpoint"
 EMBEDDING = "textual inversion embedding"
@@ -91,7 +92,8 @@ def refuse_plain(plain: Sequence[Tensor]) -> None:
     kind = recognised(plain)
     what = f"this is a {kind}" if kind else "no tensor has the name of an adapter's part"
     raise FileRefused(
-        "lora_not_an_adapter", f"{what}, not a LoRA (first tensor: {plain[0].name[:200]})"
+        "lora_not_an_adapter",
+        f"{what}, not a LoRA (first tensor: {text(plain[0].name, max_chars=200)})",
     )
 
 

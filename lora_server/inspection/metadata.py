@@ -18,8 +18,9 @@ def text(value: object, *, max_chars: int = MAX_TEXT_CHARS) -> str:
         return ""
     # Lone surrogates survive JSON's escapes and break every encoder after it.
     shown = value[: 2 * max_chars].encode("utf-8", "replace").decode()
-    words = "".join(char if char.isprintable() else " " for char in shown).split()
-    return " ".join(words)[:max_chars]
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else " " for char in shown)
+    return " ".join(shown.split())[:max_chars]
 
 
 def said(metadata: Mapping[str, str], key: str) -> str:
