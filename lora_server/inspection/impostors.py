@@ -78,11 +78,8 @@ def recognised(tensors: Sequence[Tensor]) -> str:
 
 
 def _is_embedding(tensor: Tensor) -> bool:
-    return (
-        "." not in tensor.name
-        and len(tensor.shape) in {1, 2}
-        and tensor.shape[0] <= MAX_EMBEDDING_VECTORS
-    )
+    vectors = {1: 1, 2: tensor.shape[0] if tensor.shape else 0}.get(len(tensor.shape), 0)
+    return "." not in tensor.name and 0 < vectors <= MAX_EMBEDDING_VECTORS
 
 
 def refuse_plain(plain: Sequence[Tensor]) -> None:

@@ -49,7 +49,17 @@ def sort(tensors: Iterable[Tensor]) -> Sorted:
             repeated += 1
         else:
             parts[part] = tensor
+    _adopt(plain, modules)
     return Sorted(modules, tuple(plain), repeated)
+
+
+def _adopt(plain: list[Tensor], modules: Mapping[str, dict[str, Tensor]]) -> None:
+    """Move weights that an `on_input` beside them makes IA3's out of the plain tensors."""
+    wanted = {f"{path}.weight": parts for path, parts in modules.items() if "on_input" in parts}
+    for tensor in plain if wanted else ():
+        if tensor.name in wanted:
+            wanted[tensor.name]["weight"] = tensor
+    plain[:] = [tensor for tensor in plain if tensor.name not in wanted]
 
 
 @dataclass(frozen=True, slots=True)
