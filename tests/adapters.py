@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_server.formats.tensors import DTYPE_BITS, Container, Tensor, TensorTable
-from tests.layers import Layer, layers_of
+from tests.layers import Layer
+from tests.layouts import layers_of
 
 Named = tuple[str, str, tuple[int, ...]]
 Read = Callable[[int, int], bytes]
@@ -75,7 +76,7 @@ def adapter_tensors(
 ) -> list[Named]:
     """Return (name, dtype, shape) of each tensor of a LoRA for a base.
 
-    `base` is a key of `tests.layers.LAYOUTS`: what is named and how wide it is;
+    `base` is a key of `tests.layouts.LAYOUTS`: what is named and how wide it is;
     `style` is a key of STYLES: prefix, separator and suffixes.
     """
     return lora_tensors(layers_of(base), style=style, rank=rank, dtype=dtype)

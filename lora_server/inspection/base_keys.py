@@ -27,7 +27,9 @@ def _rule(slot: str, pattern: str, says: Bases) -> KeyRule:
 
 _DOUBLE = FLUX1_LIKE | FLUX2 | HUNYUAN
 _SINGLE = FLUX1_LIKE | FLUX2 | _b(Base.HUNYUAN_VIDEO, Base.HUNYUAN_IMAGE)
-_DIFFUSERS_JOINT = FLUX1_LIKE | FLUX2 | _b(Base.SD3, Base.QWEN_IMAGE, Base.HUNYUAN_VIDEO)
+_DIFFUSERS_JOINT = (
+    FLUX1_LIKE | FLUX2 | _b(Base.SD3, Base.QWEN_IMAGE, Base.HUNYUAN_VIDEO, Base.KREA2)
+)
 _CLIP_L = _b(Base.SD1, Base.SDXL, Base.SD3, Base.HIDREAM) | FLUX1_LIKE
 _LAYERS = _b(Base.Z_IMAGE, Base.LUMINA2, Base.IDEOGRAM4)
 
@@ -78,6 +80,7 @@ RULES = (
         r"^single_transformer_blocks_#_proj_mlp$",
         FLUX1_LIKE | _b(Base.HUNYUAN_VIDEO),
     ),
+    _rule(DENOISER, r"^single_transformer_blocks_#_attn_to_out$", FLUX2),
     _rule(
         DENOISER,
         r"^single_transformer_blocks_#_norm_linear$",
@@ -97,7 +100,9 @@ RULES = (
     _rule(DENOISER, r"^llm_adapter", _b(Base.ANIMA)),
     _rule(DENOISER, r"audio_attn[12]|audio_to_video_attn|video_to_audio_attn", _b(Base.LTX_2)),
     _rule(DENOISER, r"^(?:double|single)_stream_blocks_#_block_", _b(Base.HIDREAM)),
-    _rule(DENOISER, r"text_?fusion|txt_?fusion|^time_mod_proj|_attn_gate$", _b(Base.KREA2)),
+    _rule(DENOISER, r"^te?xt_?fusion_|^time_mod_proj|_attn_gate$", _b(Base.KREA2)),
+    _rule(DENOISER, r"^blocks_#_(?:attn_(?:w[qkvo]|gate)|mlp_(?:down|gate|up))$", _b(Base.KREA2)),
+    _rule(DENOISER, r"^(?:txtmlp|tmlp|tproj)_#$", _b(Base.KREA2)),
     _rule(PRIOR, r"", _b(Base.STABLE_CASCADE)),
     # Text encoders. T5 is the second encoder of Flux and the third of SD 3.
     _rule("te1", r"text_model_encoder", _CLIP_L - _b(Base.SD1)),

@@ -125,17 +125,17 @@ NUMBER_RULES = (
     NumberRule(re.compile(r"^output_blocks_#(?=_#_transformer)"), 0, 2, _b(Base.SDXL)),
 )
 
-# Modules that read the residual stream at its full width.
+_MAIN = r"^(?:double_blocks|transformer_blocks|joint_blocks|layers|blocks|double_stream_blocks)_#"
+_SINGLE = r"^single_(?:transformer_|stream_)?blocks_#"
+_MAIN_STACK = re.compile(_MAIN)
+_SINGLE_STACK = re.compile(_SINGLE)
+
+# Modules that read the residual stream at its full width; refiners beside it have their own.
 _STREAM = re.compile(
-    r"_#_(?:attn1?|self_attn|attention|block_attn1?|x_block_attn|context_block_attn)"
-    r"_(?:to_q|q|q_proj|qkv|to_qkv_mlp_proj|add_q_proj)$"
-    r"|^double_blocks_#_(?:img|txt)_attn_qkv$"
-    r"|^single_blocks_#_linear1$|^single_transformer_blocks_#_proj_mlp$"
+    rf"(?:{_MAIN}|{_SINGLE})_(?:(?:block_|x_block_|context_block_|img_|txt_|self_)?attn1?|attention)"
+    r"_(?:to_q|w?q|q_proj|qkv|to_qkv_mlp_proj|add_q_proj)$"
+    rf"|{_SINGLE}_(?:linear1|proj_mlp)$"
 )
-_MAIN_STACK = re.compile(
-    r"^(?:double_blocks|transformer_blocks|joint_blocks|layers|blocks|double_stream_blocks)_#"
-)
-_SINGLE_STACK = re.compile(r"^(?:single_blocks|single_transformer_blocks|single_stream_blocks)_#")
 
 
 class Finding(NamedTuple):

@@ -74,6 +74,7 @@ WIDTHS: Mapping[Base, frozenset[int]] = {
     Base.LTX_VIDEO: frozenset({2048}),
     Base.LTX_2: frozenset({4096}),
     Base.HIDREAM: frozenset({2560}),
+    Base.KREA2: frozenset({6144}),
 }
 
 # Blocks of the main (or double-stream) stack and of the single-stream stack.
@@ -95,6 +96,7 @@ DEPTHS: Mapping[Base, tuple[int, int]] = {
     Base.LTX_VIDEO: (28, 0),
     Base.LTX_2: (48, 0),
     Base.HIDREAM: (16, 32),
+    Base.KREA2: (28, 0),
 }
 
 # Where several bases are left and no claim picks: the one that nearly all such files are for.

@@ -5,8 +5,9 @@ import pytest
 from lora_server.inspection import Confidence
 from lora_server.inspection.bases import spelled
 from lora_server.inspection.record import Source
-from tests.adapters import adapter_tensors
+from tests.adapters import adapter_tensors, lora_tensors
 from tests.inspection.support import inspected
+from tests.layers import stack
 
 NATIVE = ("kohya", "ai-toolkit", "bare", "lycoris", "peft")
 JOINT = ("diffusers", "onetrainer", "peft-transformer")
@@ -40,7 +41,8 @@ CERTAIN = (
     ("ltx-video", "LTX-Video", JOINT),
     ("ltx-2", "LTX-2", JOINT),
     ("hidream", "HiDream-I1", JOINT),
-    ("krea-2", "Krea 2", JOINT),
+    ("krea-2", "Krea 2", NATIVE),
+    ("krea-2-diffusers", "Krea 2", JOINT),
 )
 
 
@@ -90,10 +92,8 @@ def test_text_encoders_of_sdxl_alone_are_likely_sdxl() -> None:
 
 def test_an_unheard_of_architecture_is_unknown() -> None:
     """A base that no rule knows is not guessed."""
-    tensors = adapter_tensors("krea-2", style="bare")
-    renamed = [(f"strange_{name}".replace("fusion", "x").replace("time_mod", "y"), dtype, shape)
-               for name, dtype, shape in tensors]  # fmt: skip
-    base = inspected(renamed).base_model
+    layers = [*stack("strange_blocks", 4, {"mixer.in": (512, 512)})]
+    base = inspected(lora_tensors(layers)).base_model
 
     assert (base.name, base.confidence, base.candidates) == (None, Confidence.UNKNOWN, ())
 

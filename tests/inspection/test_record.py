@@ -8,7 +8,7 @@ from lora_server.inspection import Inspection
 from tests.adapters import adapter_tensors
 from tests.inspection.support import inspected
 from tests.inspection.test_metadata import KOHYA
-from tests.layers import layers_of
+from tests.layouts import layers_of
 
 PRIVATE = {
     **KOHYA,

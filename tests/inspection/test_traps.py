@@ -8,7 +8,8 @@ from lora_server.inspection import Confidence
 from lora_server.inspection.record import BaseModel, Source
 from tests.adapters import adapter_tensors, lora_tensors
 from tests.inspection.support import codes, inspected, tensors_of
-from tests.layers import Layer, bfl, hunyuan, layers_of, stack
+from tests.layers import Layer, stack
+from tests.layouts import bfl, hunyuan, layers_of
 
 CHROMA_CLAIM = {"ss_base_model_version": "chroma"}
 
