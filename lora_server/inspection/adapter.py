@@ -45,13 +45,6 @@ def family_of(families: Mapping[Family, int]) -> str:
     return str(leading.pop()) if len(leading) == 1 else MIXED
 
 
-def spelling(module: Module) -> str:
-    """Return the name of a module's spelling."""
-    if module.place.writer == "LyCORIS":
-        return "LyCORIS"
-    return _SPELLINGS.get((module.place.writer, module.form), module.form or str(Family.UNKNOWN))
-
-
 def summed(modules: Sequence[Module], alphas: Sequence[float | None], layout: Layout) -> Adapter:
     """Return the adapter whose modules have these alphas, None where one is missing."""
     families = Counter(module.family for module in modules)
@@ -82,8 +75,17 @@ def _scales(pairs: Iterable[tuple[Module, float | None]]) -> Iterable[float]:
 
 
 def _spellings(modules: Iterable[Module]) -> dict[str, int]:
-    counts = Counter(map(spelling, modules))
+    counts: Counter[str] = Counter()
+    pairs = Counter((module.place.writer, module.form) for module in modules)
+    for (writer, form), count in pairs.items():
+        counts[_spelling(writer, form)] += count
     # BFL's Control LoRAs write PEFT's suffixes without prefix; their norm scales give them away.
     if "BFL control" in counts:
         counts["BFL control"] += counts.pop("PEFT", 0)
     return dict(counts.most_common())
+
+
+def _spelling(writer: str, form: str) -> str:
+    if writer == "LyCORIS":
+        return writer
+    return _SPELLINGS.get((writer, form), form or str(Family.UNKNOWN))

@@ -12,6 +12,9 @@ from lora_server.inspection.metadata import text
 class Family(StrEnum):
     """The families of adapters that are told apart."""
 
+    # An enumeration's own hash is Python code, and every module is counted by its family.
+    __hash__ = str.__hash__
+
     LORA = "LoRA"
     LOCON = "LoCon"
     DORA = "DoRA"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_server.formats.tensors import Tensor
 from lora_server.inspection.families import Family, Signature, refuse_halves, signature
@@ -10,8 +11,7 @@ from lora_server.inspection.paths import LONGEST_PATH, Place, place
 from lora_server.inspection.suffixes import split
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """One adapted layer: where it is, what it is, how large, and its alpha tensor."""
 
     place: Place

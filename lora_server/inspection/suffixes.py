@@ -5,6 +5,9 @@ A part is named by its suffix, so that the parts of a module tell family and spe
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+
+from lora_server.inspection.paths import LONGEST_PATH
 
 # Suffixes of one segment: the last dot ends the module path.
 LEAVES: Mapping[str, str] = {
@@ -67,6 +70,11 @@ ADAPTER_NAME = re.compile(r"^(?:lora|lycoris)_|(?:^|\.)lora_[^.]*\.[^.]*$")
 
 def split(name: str) -> tuple[str, str] | None:
     """Return module path and part; None for a tensor that no adapter writes."""
+    # Only names of an ordinary length are remembered, so that no header fills the memory.
+    return _remembered(name) if len(name) <= LONGEST_PATH else _split(name)
+
+
+def _split(name: str) -> tuple[str, str] | None:
     head, _, last = name.rpartition(".")
     part = LEAVES.get(last)
     if part is not None:
@@ -78,6 +86,10 @@ def split(name: str) -> tuple[str, str] | None:
         if part is not None:
             return owner, part
     return _rare(name, owner, stem, last)
+
+
+# A library repeats the same names file after file.
+_remembered = lru_cache(maxsize=32_768)(_split)
 
 
 def _rare(name: str, owner: str, stem: str, last: str) -> tuple[str, str] | None:
