@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from lora_server.inspection import Inspection
+from lora_server.inspection.metadata import MAX_JSON_CHARS
 from lora_server.inspection.record import Dataset, Fact, HashClaim, Tag, TriggerWord
 from tests.inspection.support import inspected, tensors_of
 
@@ -205,3 +206,10 @@ def test_tags_and_data_sets_are_capped() -> None:
     assert (len(training.tags), training.tags_cut) == (50, 4950)
     assert training.tags[0] == Tag("tag4999", 5000)
     assert (len(training.datasets), training.datasets_cut) == (50, 251)
+
+
+def test_a_table_beyond_all_measure_is_not_read() -> None:
+    """Nobody trains on eight megabytes of tags, so nobody waits for them to be parsed."""
+    tags = {"1_x": {"y": 1}, "padding": "x" * MAX_JSON_CHARS}
+
+    assert not said({"ss_tag_frequency": json.dumps(tags)}).trigger_words.words

@@ -241,3 +241,33 @@ def test_fine_tunes_of_sdxl_are_claims(key: str, value: str, variant: str | None
     base = inspected(adapter_tensors("sdxl"), {key: value}).base_model
 
     assert ("SDXL", variant) == (base.name, base.variant)
+
+
+@pytest.mark.parametrize(
+    ("layers", "candidates"),
+    [
+        pytest.param(
+            [Layer("input_blocks.4.1.transformer_blocks.0.attn1.to_q", 320, 320)],
+            ("SD 1.x", "SD 2.x"),
+            id="attention 320 wide",
+        ),
+        pytest.param(
+            [Layer("mid_block.attentions.0.proj_in", 1280, 1280, conv=True)],
+            ("SD 1.x",),
+            id="projection by convolution",
+        ),
+        pytest.param(
+            [Layer("output_blocks.0.1.transformer_blocks.0.attn1.to_q", 1280, 1280)],
+            ("SDXL",),
+            id="transformer in the first output block",
+        ),
+        pytest.param(
+            [Layer("layers.3.attention.qkv", 4608, 13824)],
+            ("Ideogram 4",),
+            id="the one base of unknown width",
+        ),
+    ],
+)
+def test_one_layer_may_tell(layers: list[Layer], candidates: tuple[str, ...]) -> None:
+    """Small differences between relatives narrow the candidates."""
+    assert base_of(layers).candidates == candidates
