@@ -5,9 +5,10 @@ import struct
 from typing import Protocol
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_stream import PickleStream
 from lora_server.formats.pickle_values import Global, Ordered, is_dict
-from lora_server.formats.refusals import CORRUPT, TOO_COMPLEX, UNSAFE_PICKLE, excerpt
+from lora_server.formats.refusals import CORRUPT, TOO_COMPLEX, UNSAFE_PICKLE
 
 MAX_STACK = 100_000  # values awaiting one collection; pickle itself batches by 1000
 MAX_MARKS = 100  # collections under construction at once

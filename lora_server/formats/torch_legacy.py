@@ -5,10 +5,11 @@ import struct
 from collections.abc import Mapping
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_stream import PickleStream
 from lora_server.formats.pickle_values import Global
 from lora_server.formats.pickle_walk import walk
-from lora_server.formats.refusals import CORRUPT, UNSAFE_PICKLE, UNSUPPORTED, excerpt
+from lora_server.formats.refusals import CORRUPT, UNSAFE_PICKLE, UNSUPPORTED
 from lora_server.formats.source import Read, exactly
 from lora_server.formats.torch_objects import TorchRules
 from lora_server.formats.torch_storages import Storages

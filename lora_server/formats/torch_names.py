@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_values import is_dict
-from lora_server.formats.refusals import CORRUPT, NO_TENSORS, TOO_COMPLEX, excerpt
+from lora_server.formats.refusals import CORRUPT, NO_TENSORS, TOO_COMPLEX
 from lora_server.formats.torch_objects import View
 
 MAX_DEPTH = 32

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_values import Global, Opaque, Ordered, is_dict
 from lora_server.formats.refusals import (
     CORRUPT,
@@ -15,7 +16,6 @@ from lora_server.formats.refusals import (
     TENSOR_BOUNDS,
     TOO_COMPLEX,
     UNSAFE_PICKLE,
-    excerpt,
 )
 from lora_server.formats.tensors import DTYPE_BITS
 from lora_server.formats.torch_storages import CLASSES, Storage, Storages

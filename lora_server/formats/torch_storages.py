@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_values import Global
-from lora_server.formats.refusals import CORRUPT, UNSAFE_PICKLE, excerpt
+from lora_server.formats.refusals import CORRUPT, UNSAFE_PICKLE
 from lora_server.formats.tensors import DTYPE_BITS
 
 MAX_LOCATION_CHARS = 64

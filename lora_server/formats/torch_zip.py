@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
 from lora_server.formats.pickle_stream import PickleStream
 from lora_server.formats.pickle_walk import walk
 from lora_server.formats.refusals import (
@@ -12,7 +13,6 @@ from lora_server.formats.refusals import (
     TOO_COMPLEX,
     UNSUPPORTED,
     ZIP_AMBIGUOUS,
-    excerpt,
 )
 from lora_server.formats.source import Read, exactly
 from lora_server.formats.torch_objects import TorchRules

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_server.errors import FileRefused
-from lora_server.formats.refusals import CORRUPT, ZIP_AMBIGUOUS, excerpt
+from lora_server.formats.excerpt import excerpt
+from lora_server.formats.refusals import CORRUPT, ZIP_AMBIGUOUS
 from lora_server.formats.source import Read, chunks, exactly
 from lora_server.formats.zip_directory import HAS_DESCRIPTOR, Entry, find_directory, read_entries
 from lora_server.formats.zip_extra import PADDING, SATURATED, ZIP64, fields, wide

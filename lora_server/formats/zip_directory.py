@@ -5,7 +5,8 @@ import struct
 from dataclasses import dataclass
 
 from lora_server.errors import FileRefused
-from lora_server.formats.refusals import CORRUPT, TOO_COMPLEX, ZIP_AMBIGUOUS, excerpt
+from lora_server.formats.excerpt import excerpt
+from lora_server.formats.refusals import CORRUPT, TOO_COMPLEX, ZIP_AMBIGUOUS
 from lora_server.formats.source import Read, exactly
 from lora_server.formats.zip_extra import SATURATED, ZIP64, fields, widened
 

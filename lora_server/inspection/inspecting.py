@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
+from lora_server.formats.source import Read
 from lora_server.formats.tensors import TensorTable
 from lora_server.inspection.adapter import summed
 from lora_server.inspection.cautions import Findings, cautions
@@ -16,12 +16,12 @@ from lora_server.inspection.impostors import refuse_merged, refuse_plain
 from lora_server.inspection.layout import lay_out
 from lora_server.inspection.modules import Module, judge, sort
 from lora_server.inspection.record import BaseModel, Inspection
-from lora_server.inspection.scales import Read, alphas
+from lora_server.inspection.scales import alphas
 from lora_server.inspection.training import training
 from lora_server.inspection.triggers import trigger_words
 
 
-def inspect(table: TensorTable, *, read: Callable[[int, int], bytes]) -> Inspection:
+def inspect(table: TensorTable, *, read: Read) -> Inspection:
     """Return what the file says of itself.
 
     Args:

@@ -2,11 +2,10 @@
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
+from lora_server.formats.source import Read
 from lora_server.formats.tensors import Tensor
-
-Read = Callable[[int, int], bytes]
 
 # struct's letter for each dtype that holds an alpha; BF16 has none and is the top half of F32.
 _FORMATS: Mapping[str, str] = {

@@ -28,25 +28,26 @@ def main(jobs: Mapping[str, Job] = JOBS) -> None:
 
 def serve_one(pool: socket.socket, jobs: Mapping[str, Job]) -> bool:
     """Do one job and answer it; return False when there is none any more."""
-    prefix, descriptors, _, _ = socket.recv_fds(pool, wire.LENGTH.size, 1)
+    prefix, descriptors, _, _ = socket.recv_fds(pool, wire.LENGTH.size, 2)
     if not prefix:
         return False
-    (fd,) = descriptors
+    fd, *outputs = descriptors
     try:
         prefix += _receive(pool, wire.LENGTH.size - len(prefix))
         request = wire.message(_receive(pool, wire.frame_length(prefix)))
         budget(fd)
-        outcome = _outcome(jobs[request["job"]], fd, request["arguments"])
+        outcome = _outcome(jobs[request["job"]], fd, request["arguments"], outputs)
     finally:
-        os.close(fd)
+        for descriptor in descriptors:
+            os.close(descriptor)
     for frame in wire.answer_frames({**outcome, wire.NUMBER: request[wire.NUMBER]}):
         pool.sendall(frame)
     return True
 
 
-def _outcome(job: Job, fd: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(job: Job, fd: int, arguments: Mapping[str, Any], outputs: list[int]) -> dict[str, Any]:
     try:
-        return job(fd, **arguments)
+        return job(fd, **arguments, **({"output": outputs[0]} if outputs else {}))
     except FileRefused as refused:
         return {wire.REFUSED: [refused.code, refused.reason]}
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ from lora_server.judge import wire
 from lora_server.judge.process import ChildProcess
 
 CHILD_MODULE = "lora_server.judge.child"
+PIECE_BYTES = 1024 * 1024  # of a child's output, at most
 MIN_READ_BYTES_PER_S = 5_000_000  # a slow disk; every byte may be read once
 
 
@@ -64,11 +65,35 @@ class JudgePool:
         the pool is closed meanwhile: that says nothing about the file. The caller keeps `fd`
         open until this returns.
         """
+        return await self._answered(job, fd, arguments)
+
+    async def pipe(self, job: str, fd: int, **arguments: Any) -> AsyncIterator[bytes]:
+        """Have a child do `job` on `fd`, and yield what it writes to its output.
+
+        Raises what `run` does, at the latest after the last piece: until then, what was
+        yielded may be half of a whole.
+        """
+        reader, writer = os.pipe()
+        asking = asyncio.create_task(self._answered(job, fd, arguments, writer))
+        # The child closes its end before it answers, so the stream ends when ours goes too.
+        asking.add_done_callback(lambda _: os.close(writer))
+        try:
+            async with _stream_of(reader) as stream:
+                while piece := await stream.read(PIECE_BYTES):
+                    yield piece
+            await asking
+        finally:
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    async def _answered(
+        self, job: str, fd: int, arguments: Mapping[str, Any], *outputs: int
+    ) -> dict[str, Any]:
         request = {"job": job, "arguments": arguments}
         timeout_s = self._timeout_s + os.fstat(fd).st_size / MIN_READ_BYTES_PER_S
         try:
             async with self._lent() as child, asyncio.timeout(timeout_s):
-                answer = await child.ask(fd, request)
+                answer = await child.ask(fd, request, *outputs)
         except (TimeoutError, ConnectionError, EOFError, wire.Malformed) as error:
             self._refuse_when_closed()
             raise FileRefused("lora_unreadable", _cause(error)) from error
@@ -125,6 +150,20 @@ class JudgePool:
             if place is not None:
                 place.discard()
             self._places.put_nowait(None)
+
+
+@asynccontextmanager
+async def _stream_of(reader: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Read a pipe on the event loop; closes it."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(limit=PIECE_BYTES)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", buffering=0)
+    )
+    try:
+        yield stream
+    finally:
+        transport.close()
 
 
 def _cause(error: Exception) -> str:

@@ -49,15 +49,15 @@ class ChildProcess:
         except (EOFError, ConnectionError, TimeoutError, wire.Malformed) as error:
             raise ChildProcessError("a judging process does not start") from error
 
-    async def ask(self, fd: int, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send `request` with the file `fd` and return the answer.
+    async def ask(self, fd: int, request: Mapping[str, Any], *outputs: int) -> dict[str, Any]:
+        """Send `request` with the file `fd` and pipes to write to, and return the answer.
 
         Raises OSError or EOFError when the child is gone, wire.Malformed for what is no
         answer. After any of these, or a cancellation, the child can only be killed.
         """
         frame = wire.frame({**request, wire.NUMBER: self.jobs_done})
         # An idle child has read everything before, so that a small frame finds room at once.
-        sent = socket.send_fds(self._connection, [frame], [fd])
+        sent = socket.send_fds(self._connection, [frame], [fd, *outputs])
         await asyncio.get_running_loop().sock_sendall(self._connection, frame[sent:])
         answer: dict[str, Any] = {}
         total = 0
