@@ -30,7 +30,10 @@ _SPELLINGS: Mapping[tuple[str, str], str] = {
 
 def spread(values: Iterable[float]) -> Spread | None:
     """Return how finite values vary; None where there is none."""
-    counts = Counter(value for value in values if math.isfinite(value))
+    # A file repeats a few values, so they are counted first and looked at after.
+    counts = Counter(values)
+    for value in [value for value in counts if not math.isfinite(value)]:
+        del counts[value]
     if not counts:
         return None
     return Spread(min(counts), max(counts), counts.most_common(1)[0][0])

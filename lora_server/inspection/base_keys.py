@@ -87,7 +87,12 @@ RULES = (
         _b(Base.FLUX1, Base.HUNYUAN_VIDEO),
     ),
     # Single-stack transformers.
-    _rule(DENOISER, r"^(?:layers|noise_refiner|context_refiner)_#_", _LAYERS),
+    # Language models have layers too, but call what is in them self_attn and mlp.
+    _rule(
+        DENOISER,
+        r"^(?:layers|noise_refiner|context_refiner)_#_(?:attention|attn|feed_forward|ada)",
+        _LAYERS,
+    ),
     _rule(DENOISER, r"^layers_#_attention_o$", _b(Base.IDEOGRAM4)),
     _rule(DENOISER, r"^(?:noise|context)_refiner_#", _b(Base.Z_IMAGE, Base.LUMINA2)),
     _rule(DENOISER, r"^blocks_#_(?:self|cross)_attn_(?:[qkvo]|[kv]_img)$", WAN),

@@ -31,7 +31,7 @@ PREFIXES = (
     Prefix(r"lora_transformer_", DENOISER, "OneTrainer"),
     Prefix(r"lora_prior_unet_", PRIOR, "kohya"),
     Prefix(r"lora_prior_te_", "te", "kohya"),
-    Prefix(r"lycoris_(?=text_model_)", "te", "LyCORIS"),
+    Prefix(r"lycoris_(?=text_model_)", FIRST_TE, "LyCORIS"),
     Prefix(r"lycoris_", DENOISER, "LyCORIS"),
     Prefix(r"(?:model\.)?diffusion_model\.", DENOISER, "ai-toolkit"),
     Prefix(r"transformer(?:_2)?\.(?!text_model)", DENOISER, "diffusers"),
@@ -41,7 +41,11 @@ PREFIXES = (
     Prefix(r"text_encoder_3\.", "te3", "diffusers"),
     Prefix(r"text_encoder_4\.", "te4", "diffusers"),
     Prefix(r"text_encoder\.", FIRST_TE, "diffusers"),
-    Prefix(r"text_encoders?\.(?:clip_l|t5xxl|clip_g)\.transformer\.", "te", "native"),
+    # ComfyUI names encoders by what they are; which number they have depends on the base.
+    Prefix(r"text_encoders\.clip_l\.transformer\.", FIRST_TE, "native"),
+    Prefix(r"text_encoders\.clip_g\.transformer\.", "te2", "native"),
+    Prefix(r"text_encoders\.\w+\.transformer\.", "te", "native"),
+    Prefix(r"(?=text_model[._])", FIRST_TE, ""),
 )
 _PREFIX = re.compile(
     r"(?:base_model\.model\.)?(?:" + "|".join(f"({prefix.pattern})" for prefix in PREFIXES) + ")"

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lora_server.formats.tensors import Container
 from lora_server.inspection import Inspection, inspect
-from tests.adapters import Named, held
+from lora_server.inspection.record import BaseModel
+from tests.adapters import Named, held, lora_tensors
+from tests.layers import Layer
 
 Shape = tuple[int, ...]
 
@@ -29,3 +31,9 @@ def tensors_of(path: str, parts: Mapping[str, Shape], dtype: str = "F16") -> lis
 def codes(inspection: Inspection) -> Sequence[str]:
     """Return the codes of all warnings."""
     return [warned.code for warned in inspection.warnings]
+
+
+def base_of(layers: Iterable[Layer], style: str = "kohya", claim: str = "") -> BaseModel:
+    """Return the verdict on a LoRA of these layers."""
+    metadata = {"ss_base_model_version": claim} if claim else None
+    return inspected(lora_tensors(layers, style=style), metadata).base_model

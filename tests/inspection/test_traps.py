@@ -5,19 +5,10 @@ import re
 import pytest
 
 from lora_server.inspection import Confidence
-from lora_server.inspection.record import BaseModel, Source
-from tests.adapters import adapter_tensors, lora_tensors
-from tests.inspection.support import codes, inspected, tensors_of
+from tests.adapters import adapter_tensors
+from tests.inspection.support import base_of, inspected, tensors_of
 from tests.layers import Layer, stack
 from tests.layouts import bfl, hunyuan, layers_of
-
-CHROMA_CLAIM = {"ss_base_model_version": "chroma"}
-
-
-def base_of(layers: list[Layer], style: str = "kohya", claim: str = "") -> BaseModel:
-    """Return the verdict on a LoRA of these layers."""
-    metadata = {"ss_base_model_version": claim} if claim else None
-    return inspected(lora_tensors(layers, style=style), metadata).base_model
 
 
 def only(layout: str, pattern: str) -> list[Layer]:
@@ -65,13 +56,6 @@ def test_attention_of_klein_4b_is_ambiguous(style: str) -> None:
 
     assert (base.name, base.confidence) == (None, Confidence.AMBIGUOUS)
     assert {"Flux.1", "Flux.2 Klein 4B"} <= set(base.candidates)
-
-
-def test_a_claim_settles_klein_4b() -> None:
-    """Where the tensors leave several, a claim among them makes one likely."""
-    base = base_of(layers_of("klein-4b-attention"), "diffusers", "flux2_klein_4b")
-
-    assert (base.name, base.confidence) == ("Flux.2 Klein 4B", Confidence.LIKELY)
 
 
 def test_the_feed_forward_ratio_parts_klein_4b_from_flux() -> None:
@@ -156,37 +140,6 @@ def test_layers_are_not_only_z_image(layout: str) -> None:
     assert ("Z-Image" == base.name) is (layout == "z-image")  # noqa: SIM300
 
 
-def test_a_claim_against_shapes_is_a_contradiction() -> None:
-    """A claim that the tensors exclude is reported, and makes the measured base less certain."""
-    inspection = inspected(adapter_tensors("sdxl"), {"ss_base_model_version": "sd_v1"})
-    base = inspection.base_model
-
-    assert (base.name, base.confidence) == ("SDXL", Confidence.LIKELY)
-    assert base.candidates == ("SD 1.x", "SDXL")
-    assert any("SD 1.x" in sentence for sentence in base.contradictions)
-    assert "base_model_contradiction" in codes(inspection)
-
-
-def test_a_claim_outside_several_candidates_picks_none() -> None:
-    """Where tensors leave several and the claim is none of them, nothing is chosen."""
-    base = base_of(layers_of("flux-plain"), claim="sdxl_base_v1-0")
-
-    assert (base.name, base.confidence) == (None, Confidence.AMBIGUOUS)
-    assert base.candidates == ("SDXL", "Flux.1", "Chroma")
-
-
-def test_two_claims_at_odds_are_a_contradiction() -> None:
-    """ModelSpec and kohya may disagree; the tensors decide and the quarrel is reported."""
-    metadata = {
-        "modelspec.architecture": "stable-diffusion-v1/lora",
-        "ss_base_model_version": "sdxl_base_v1-0",
-    }
-    base = inspected(adapter_tensors("sdxl"), metadata).base_model
-
-    assert base.name == "SDXL"
-    assert base.contradictions
-
-
 def test_an_impossible_width_is_unknown() -> None:
     """Names of a known base at a width that none has are no known base."""
     layers = [*stack("transformer_blocks", 3, {"attn.to_q": (1152, 1152)})]
@@ -194,53 +147,6 @@ def test_an_impossible_width_is_unknown() -> None:
 
     assert (base.name, base.confidence) == (None, Confidence.UNKNOWN)
     assert base.contradictions
-
-
-def test_chroma_without_its_layers_needs_the_claim() -> None:
-    """Often only the claim separates Chroma from Flux.1."""
-    base = inspected(adapter_tensors("flux-plain"), CHROMA_CLAIM).base_model
-
-    assert (base.name, base.confidence) == ("Chroma", Confidence.LIKELY)
-    assert base.evidence[-1].source is Source.CLAIM
-
-
-@pytest.mark.parametrize(
-    ("metadata", "name"),
-    [
-        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "SDXL"),
-        ({"ss_v2": "True"}, "SD 2.x"),
-        ({"ss_v2": "False"}, None),
-        ({"lora_adapter_metadata": '{"base_model_name_or_path": "x/FLUX.1-dev"}'}, "Flux.1"),
-        (
-            {"lora_adapter_metadata": '{"unet.base_model_name_or_path": "C:\\\\a\\\\sdxl.x"}'},
-            "SDXL",
-        ),
-    ],
-)
-def test_without_known_names_only_a_claim_speaks(
-    metadata: dict[str, str], name: str | None
-) -> None:
-    """An architecture that is not recognised is likely what it claims to be, never certain."""
-    tensors = tensors_of("lora_unet_odd", {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4)})
-    base = inspected(tensors, metadata).base_model
-
-    assert base.name == name
-    assert base.confidence is (Confidence.LIKELY if name else Confidence.UNKNOWN)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "variant"),
-    [
-        ("ss_sd_model_name", "ponyDiffusionV6XL.safetensors", "Pony"),
-        ("ss_base_model_version", "illustrious", "Illustrious"),
-        ("ss_sd_model_name", "sd_xl_base_1.0.safetensors", None),
-    ],
-)
-def test_fine_tunes_of_sdxl_are_claims(key: str, value: str, variant: str | None) -> None:
-    """No tensor tells Pony from SDXL, so a name in the metadata is a variant and no base."""
-    base = inspected(adapter_tensors("sdxl"), {key: value}).base_model
-
-    assert ("SDXL", variant) == (base.name, base.variant)
 
 
 @pytest.mark.parametrize(
@@ -271,3 +177,33 @@ def test_fine_tunes_of_sdxl_are_claims(key: str, value: str, variant: str | None
 def test_one_layer_may_tell(layers: list[Layer], candidates: tuple[str, ...]) -> None:
     """Small differences between relatives narrow the candidates."""
     assert base_of(layers).candidates == candidates
+
+
+def test_a_language_model_is_no_ideogram() -> None:
+    """PEFT adapters of language models live under layers as well."""
+    layers = [*stack("model.layers", 4, {"self_attn.q_proj": (4096, 4096)})]
+    bare = [*stack("layers", 4, {"self_attn.q_proj": (4096, 4096), "mlp.up_proj": (4096, 11008)})]
+
+    assert base_of(layers, "peft").confidence is Confidence.UNKNOWN
+    assert base_of(bare, "peft").confidence is Confidence.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "text_encoder.",
+        "text_encoders.clip_l.transformer.",
+        "lycoris_",
+        "base_model.model.",
+        "base_model.model.text_encoder.",
+    ],
+)
+def test_a_first_text_encoder_is_of_many_bases(prefix: str) -> None:
+    """CLIP-L without a trainer's number is SD 1's, SDXL's and Flux's."""
+    path = prefix + "text_model.encoder.layers.0.mlp.fc1"
+    path = path.replace(".", "_") if prefix == "lycoris_" else path
+    parts = {"lora_A.weight": (4, 768), "lora_B.weight": (3072, 4)}
+    inspection = inspected(tensors_of(path, parts))
+
+    assert {"SD 1.x", "SDXL", "Flux.1"} <= set(inspection.base_model.candidates)
+    assert [encoder.kind for encoder in inspection.adapter.text_encoders] == ["clip"]
