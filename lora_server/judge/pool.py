@@ -127,7 +127,9 @@ class JudgePool:
 
     async def _start(self) -> ChildProcess:
         self._refuse_when_closed()
-        child = ChildProcess(self._module)
+        # A fork waits for the exec. The kernel ends a child with the thread that forked it, and
+        # those of the loop's own pool live as long as the loop.
+        child = await asyncio.to_thread(ChildProcess, self._module)
         self._children = {other for other in self._children if not other.has_ended()} | {child}
         try:
             await child.ready()

@@ -43,3 +43,17 @@ def many(count: int) -> bytes:
         for at in range(count)
     }
     return safetensors(fields, bytes(2 * count))
+
+
+def adapter(modules: int = 1, *, comment: str = "") -> bytes:
+    """Return a LoRA of rank 1 with this many modules of two tensors, two bytes each."""
+    halves = [
+        f"lora_unet_blocks_{at}.lora_{half}.weight"
+        for at in range(modules)
+        for half in ("down", "up")
+    ]
+    fields: dict[str, Any] = {
+        name: entry((1, 1), 2 * at, 2 * at + 2) for at, name in enumerate(halves)
+    }
+    fields["__metadata__"] = {"ss_training_comment": comment}
+    return safetensors(fields, bytes(2 * len(halves)))

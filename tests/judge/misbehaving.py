@@ -55,7 +55,7 @@ def babble_later(_: int, *, text: str) -> dict[str, Any]:
 
 def echo(fd: int, **arguments: Any) -> dict[str, Any]:
     """Answer with the file's content and the arguments."""
-    return {"content": os.pread(fd, 1_000, 0).decode(), **arguments}
+    return {"content": os.pread(fd, 1_000, 0).decode("latin-1"), **arguments}
 
 
 def situation(_: int) -> dict[str, Any]:
