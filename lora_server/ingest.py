@@ -10,7 +10,6 @@ from lora_server import names
 from lora_server.errors import FieldInvalid, FileRefused
 from lora_server.library import Library
 from lora_server.records import (
-    FileFacts,
     Filename,
     Override,
     Principal,
@@ -84,9 +83,13 @@ async def _earlier_result(
     """Return what a first try stored whose answer was lost; only a declared digest proves that."""
     if form.sha256 is None:
         return None
-    return await library.catalog.find_upload(
+    earlier = await library.catalog.find_upload(
         uploader.subject, form.entity_type, filename, form.sha256
     )
+    # Somebody may have taken the file away by hand a moment ago.
+    if earlier and await library.store.facts(earlier.location) == earlier.facts:
+        return earlier
+    return None
 
 
 def _arrival(
@@ -97,7 +100,7 @@ def _arrival(
         location=staged.location,
         home_name=name,
         filename=filename,
-        facts=FileFacts(size=staged.size, mtime_ns=0, inode=staged.inode),
+        facts=staged.facts,
         sha256=staged.sha256,
         uploaded_sha256=staged.sha256,
         uploaded_size=staged.size,

@@ -79,7 +79,11 @@ def _conditions(selection: Selection) -> list[ColumnElement[bool]]:
     conditions = [column == value for column, value in exact.items() if value is not None]
     conditions.append(loras.c.place == selection.place)
     if selection.q:
-        conditions.append(loras.c.search.contains(names.key(selection.q), autoescape=True))
+        term = names.key(selection.q)
+        conditions.append(
+            loras.c.name_key.contains(term, autoescape=True)
+            | loras.c.filename_key.contains(term, autoescape=True)
+        )
     if selection.sha256:
         conditions.append(has_content(selection.sha256))
     return conditions

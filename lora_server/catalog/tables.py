@@ -16,6 +16,7 @@ from sqlalchemy import (
 )
 
 from lora_server import names
+from lora_server.moves import Move
 from lora_server.records import (
     FileFacts,
     Location,
@@ -25,7 +26,7 @@ from lora_server.records import (
     StoredLora,
 )
 
-SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is rebuilt
+SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is refused
 
 metadata = MetaData()
 
@@ -41,9 +42,11 @@ loras = Table(
     Column("next_place", String),
     Column("next_entity_type", String),
     Column("next_name", String),
+    Column("next_deleted_by", String),
     Column("home_name", String, nullable=False),
     Column("filename", String, nullable=False),
-    Column("search", String, nullable=False),
+    Column("name_key", String, nullable=False),
+    Column("filename_key", String, nullable=False),
     Column("size", Integer, nullable=False),
     Column("mtime_ns", Integer, nullable=False),
     Column("inode", Integer, nullable=False),
@@ -77,11 +80,10 @@ def location_of(row: RowMapping) -> Location:
     return Location(Place(row["place"]), row["entity_type"], row["name"])
 
 
-def next_location_of(row: RowMapping) -> Location | None:
-    """Return where a row's file is on its way to, if it is."""
-    if row["next_place"] is None:
-        return None
-    return Location(Place(row["next_place"]), row["next_entity_type"], row["next_name"])
+def move_of(row: RowMapping) -> Move:
+    """Return the move that a row says was begun."""
+    target = Location(Place(row["next_place"]), row["next_entity_type"], row["next_name"])
+    return Move(record_of(row), target, row["next_deleted_by"])
 
 
 def record_of(row: RowMapping) -> StoredLora:
@@ -124,10 +126,16 @@ def at(location: Location) -> dict[str, str]:
     }
 
 
-def bound_for(location: Location | None) -> dict[str, str | None]:
-    """Return the columns that say where a file is on its way to."""
+def standing_at(location: Location) -> dict[str, str | None]:
+    """Return what is written when a file has come to stand somewhere."""
+    return {**at(location), "name_key": names.key(location.name), **bound_for(None)}
+
+
+def bound_for(location: Location | None, deleted_by: str | None = None) -> dict[str, str | None]:
+    """Return the columns that say where a file is on its way to, and who deletes it by that."""
     columns = at(location) if location else dict.fromkeys(("place", "entity_type", "name"))
-    return {f"next_{column}": value for column, value in columns.items()}
+    heading = {f"next_{column}": value for column, value in columns.items()}
+    return {**heading, "next_deleted_by": deleted_by}
 
 
 def as_known(facts: FileFacts) -> dict[str, int]:
@@ -135,6 +143,22 @@ def as_known(facts: FileFacts) -> dict[str, int]:
     return {"size": facts.size, "mtime_ns": facts.mtime_ns, "inode": facts.inode}
 
 
-def searchable(*words: str) -> str:
-    """Return what a search term is looked for in, without regard to case."""
-    return "\n".join(names.key(word) for word in words)
+def row_of(lora: StoredLora) -> dict[str, Any]:
+    """Turn a record into a row; what was detected and overridden is noted apart."""
+    return {
+        **standing_at(lora.location),
+        **as_known(lora.facts),
+        "home_name": lora.home_name,
+        "filename": lora.filename,
+        "filename_key": names.key(lora.filename),
+        "sha256": lora.sha256,
+        "uploaded_sha256": lora.uploaded_sha256,
+        "uploaded_size": lora.uploaded_size,
+        "uploaded_by": lora.uploaded_by,
+        "source": lora.source,
+        "uploaded_at": lora.uploaded_at,
+        "inspection": json.dumps(lora.inspection) if lora.inspection is not None else None,
+        "verdict": lora.verdict,
+        "deleted_at": lora.deleted_at,
+        "deleted_by": lora.deleted_by,
+    }
