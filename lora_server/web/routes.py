@@ -148,6 +148,7 @@ _ROUTES = (
         service.readyz,
         "Readiness",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service(
@@ -156,6 +157,7 @@ _ROUTES = (
         service.readyz,
         "Readiness, under its older name",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service("GET", "/openapi.json", service.openapi, "This document", answer="application/json"),
@@ -165,7 +167,7 @@ _ROUTES = (
         "/docs/{name}",
         service.docs_asset,
         "A part of the page",
-        answer="text/plain",
+        answer="*/*",
         statuses=_GONE,
     ),
 )
