@@ -72,7 +72,7 @@ def _schemas(routes: Sequence[Route]) -> tuple[Models, dict[str, Any]]:
     answers = [
         route.answer for route in routes if route.answer and not isinstance(route.answer, str)
     ]
-    problems = [*(route.problem for route in routes), schemas.HTTPValidationError]
+    problems = [route.problem for route in routes] + [schemas.HTTPValidationError]
     wanted: list[type[BaseModel]] = list(dict.fromkeys([*bodies, *answers, *problems]))
     references, top = models_json_schema(
         [(model, "serialization") for model in wanted], ref_template=_REFERENCE
@@ -140,7 +140,7 @@ def _statuses(route: Route) -> Iterable[HTTPStatus]:
         yield from _SERVER_ERRORS
     if route.access in (Access.READ, Access.ADMIN):
         yield HTTPStatus.FORBIDDEN
-    if route.query:
+    if route.query or route.placeholders:
         yield HTTPStatus.UNPROCESSABLE_ENTITY
     if route.body:
         yield from _BODY_STATUSES
@@ -149,13 +149,17 @@ def _statuses(route: Route) -> Iterable[HTTPStatus]:
 
 
 def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
+    checked = _properties(route.placeholders)
     for name in re.findall(r"\{(\w+)\}", route.path):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        schema = checked.get(name, {"type": "string"})
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _query_parameters(route: Route) -> Iterable[dict[str, Any]]:
-    if route.query is None:
-        return
-    for name, schema in route.query.model_json_schema()["properties"].items():
+    for name, schema in _properties(route.query).items():
         described = {"description": schema.pop("description", "")}
         yield {"name": name, "in": "query", "required": False, **described, "schema": schema}
+
+
+def _properties(model: type[BaseModel] | None) -> dict[str, Any]:
+    return model.model_json_schema()["properties"] if model else {}

@@ -121,7 +121,8 @@ _ROUTES = (
         "Is this content stored already?",
         access=Access.TOKEN,
         answer=None,
-        statuses=(*_GONE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        placeholders=schemas.DigestPath,
+        statuses=_GONE,
     ),
     _lora(
         "GET",

@@ -45,6 +45,7 @@ class Route:
     answer: type[BaseModel] | str | None  # a model, or the media type of something else
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    placeholders: type[BaseModel] | None = None  # what the path may hold, where that is checked
     upload: bool = False  # the body is a multipart upload, admitted on its head
     action: str | None = None  # what the audit log calls it
     statuses: tuple[HTTPStatus, ...] = ()  # besides those that access, query and body imply
