@@ -1,6 +1,6 @@
 """Records become the shapes of the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +12,12 @@ from lora_server.records import Location, Place, StoredLora
 from lora_server.web import schemas
 
 
-def respond(answer: BaseModel) -> web.Response:
-    """Return a 200 with a body of one of the schemas."""
-    return web.Response(text=answer.model_dump_json(), content_type="application/json")
+def respond(
+    answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a body of one of the schemas; JSON is UTF-8 and names no charset (RFC 8259)."""
+    body = answer.model_dump_json().encode()
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def timestamp(seconds: int) -> str:

@@ -5,7 +5,9 @@ an operation, the words are the document's.
 """
 
 import base64
+import os
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
@@ -167,7 +169,17 @@ async def download(request: web.Request) -> web.StreamResponse:
     if facts == lora.facts:
         digest = base64.b64encode(bytes.fromhex(lora.sha256)).decode()
         headers["Repr-Digest"] = f"sha-256=:{digest}:"
-    return web.FileResponse(library.store.layout.path(lora.location), headers=headers)
+    return _TheFileItself(library.store.layout.path(lora.location), headers=headers)
+
+
+class _TheFileItself(web.FileResponse):
+    """A FileResponse that never takes a neighbour called `name.gz` for an encoding of the file."""
+
+    def _get_file_path_stat_encoding(
+        self, accept_encoding: str
+    ) -> tuple[Path | None, os.stat_result, str | None]:
+        del accept_encoding
+        return super()._get_file_path_stat_encoding("")
 
 
 async def has_content(request: web.Request) -> web.Response:

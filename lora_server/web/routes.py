@@ -121,7 +121,8 @@ _ROUTES = (
         "Is this content stored already?",
         access=Access.TOKEN,
         answer=None,
-        statuses=(*_GONE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        placeholders=schemas.DigestPath,
+        statuses=_GONE,
     ),
     _lora(
         "GET",
@@ -148,6 +149,7 @@ _ROUTES = (
         service.readyz,
         "Readiness",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service(
@@ -156,6 +158,7 @@ _ROUTES = (
         service.readyz,
         "Readiness, under its older name",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service("GET", "/openapi.json", service.openapi, "This document", answer="application/json"),
@@ -165,7 +168,7 @@ _ROUTES = (
         "/docs/{name}",
         service.docs_asset,
         "A part of the page",
-        answer="text/plain",
+        answer="*/*",
         statuses=_GONE,
     ),
 )

@@ -8,6 +8,9 @@ from http import HTTPStatus
 from aiohttp import web
 from pydantic import BaseModel
 
+from lora_server.web import problems
+from lora_server.web.schemas import Problem
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,9 +45,11 @@ class Route:
     answer: type[BaseModel] | str | None  # a model, or the media type of something else
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    placeholders: type[BaseModel] | None = None  # what the path may hold, where that is checked
     upload: bool = False  # the body is a multipart upload, admitted on its head
     action: str | None = None  # what the audit log calls it
     statuses: tuple[HTTPStatus, ...] = ()  # besides those that access, query and body imply
+    problem: type[BaseModel] = Problem  # the shape of its errors
 
 
 class RouteTable:
@@ -55,8 +60,10 @@ class RouteTable:
 
     def add(self, app: web.Application, route: Route) -> None:
         """Register a route with an application's router."""
+        # A look-up by content is no download from an entity type called sha256.
+        path = route.path.replace("{entity_type}", "{entity_type:(?!sha256/)[^/]+}")
         registered = app.router.add_route(
-            route.method, route.path, route.handler, expect_handler=expect_later
+            route.method, path, route.handler, expect_handler=expect_later
         )
         self._routes[registered] = route
 
@@ -65,11 +72,11 @@ class RouteTable:
         return self._routes.get(request.match_info.route)
 
 
-async def expect_later(request: web.Request) -> None:
-    """Leave `Expect: 100-continue` unanswered until the request is admitted."""
-    expectation = request.headers.get("Expect", "")
-    if expectation.lower() != "100-continue":
-        raise web.HTTPExpectationFailed
+async def expect_later(request: web.Request) -> web.StreamResponse | None:
+    """Leave `Expect: 100-continue` unanswered until the request is admitted; know no other."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        return None
+    return problems.answer_http(web.HTTPExpectationFailed())
 
 
 async def nothing_here(request: web.Request) -> web.StreamResponse:
