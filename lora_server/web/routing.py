@@ -66,10 +66,7 @@ class RouteTable:
 
 
 async def expect_later(request: web.Request) -> None:
-    """Leave `Expect: 100-continue` unanswered until the request is admitted."""
-    expectation = request.headers.get("Expect", "")
-    if expectation.lower() != "100-continue":
-        raise web.HTTPExpectationFailed
+    """Leave `Expect` unanswered until the request is admitted (`middlewares.admitted`)."""
 
 
 async def nothing_here(request: web.Request) -> web.StreamResponse:
