@@ -66,7 +66,7 @@ class UploadStalled(LoraServerError):
     """The body stopped arriving, or arrives too slowly."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; nothing was stored, send the file again.")
+        super().__init__(f"{why}; nothing was stored, send it again.")
 
 
 class UploadCut(LoraServerError):
@@ -170,6 +170,13 @@ class ShuttingDown(LoraServerError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; retry in a few seconds.")
+
+
+class CannotListen(Exception):
+    """The address to listen on is taken or not ours; that may pass, so the start may be retried."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {why}")
 
 
 class ConfigInvalid(Exception):

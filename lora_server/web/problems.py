@@ -60,12 +60,12 @@ async def send_early(request: web.Request, response: web.StreamResponse) -> web.
     full. One that sends more than DRAIN_BYTES, or for longer than DRAIN_S, is cut off.
     """
     response.force_close()
-    await response.prepare(request)
-    await response.write_eof()
     try:
+        await response.prepare(request)
+        await response.write_eof()
         async with asyncio.timeout(DRAIN_S):
             await _drain(request)
-    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+    except (OSError, web.RequestPayloadError):  # a TimeoutError is an OSError too
         pass  # the connection is closed next, whatever came of this
     return response
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from aiohttp import web
 from pydantic import BaseModel
 
-from lora_server.web import problems
 from lora_server.web.schemas import Problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,11 +71,8 @@ class RouteTable:
         return self._routes.get(request.match_info.route)
 
 
-async def expect_later(request: web.Request) -> web.StreamResponse | None:
-    """Leave `Expect: 100-continue` unanswered until the request is admitted; know no other."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        return None
-    return problems.answer_http(web.HTTPExpectationFailed())
+async def expect_later(request: web.Request) -> None:
+    """Leave `Expect` unanswered until the request is admitted (`middlewares.admitted`)."""
 
 
 async def nothing_here(request: web.Request) -> web.StreamResponse:
