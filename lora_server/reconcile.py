@@ -237,7 +237,8 @@ def _found(location: Location, sha256: str, facts: FileFacts, now: int) -> Store
 @contextmanager
 def _logged(doing: str, *also: type[Exception]) -> Iterator[None]:
     """Log what failed and go on: the next event, or the next full comparison, tries again."""
+    expected: tuple[type[Exception], ...] = (LoraServerError, OSError, *also)
     try:
         yield
-    except (LoraServerError, OSError, *also) as error:
+    except expected as error:
         log.warning("reconcile.failed", doing=doing, why=str(error.__cause__ or error))

@@ -17,7 +17,7 @@ from lora_server.library import Library
 from lora_server.revocations import Revocations
 from lora_server.tokens import mint
 from lora_server.web.app import create_app
-from lora_server.web.keys import LIBRARY
+from lora_server.web.keys import DRAIN, LIBRARY
 from lora_server.web.serving import listening
 
 KEY = Key(kid=None, algorithm="HS256", material=b"a test key of at least 32 bytes, no more")
@@ -85,6 +85,11 @@ class Server:
     def bin(self) -> Path:
         """Return the folder of deleted files."""
         return self.config.storage.bin_dir
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many uploads are being taken in."""
+        return self.app[DRAIN].in_flight
 
     def files(self) -> list[Path]:
         """Return every file in the three trees; staging leftovers show up here too."""
