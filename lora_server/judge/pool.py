@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -67,7 +67,7 @@ class JudgePool:
         """
         return await self._answered(job, fd, arguments)
 
-    async def pipe(self, job: str, fd: int, **arguments: Any) -> AsyncIterator[bytes]:
+    async def pipe(self, job: str, fd: int, **arguments: Any) -> AsyncGenerator[bytes, None]:
         """Have a child do `job` on `fd`, and yield what it writes to its output.
 
         Raises what `run` does, at the latest after the last piece: until then, what was

@@ -52,7 +52,7 @@ def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
         "upload_timestamp": timestamp(lora.uploaded_at),
         "sha256": lora.sha256,
         "uploaded_sha256": lora.uploaded_sha256 if converted else None,
-        "inspection": dict(lora.inspection) if lora.inspection is not None else None,
+        "inspection": dict(lora.judgement.summary) if lora.judgement else None,
     }
 
 
@@ -61,7 +61,7 @@ def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
     return schemas.LoRA(
         **_upload_fields(lora, layout),
         entity_type=lora.location.entity_type,
-        verdict=lora.verdict,
+        verdict=lora.judgement.verdict if lora.judgement else None,
         uploaded_by=lora.uploaded_by,
         source=lora.source.value,
         overrides=schemas.Overrides(
@@ -71,6 +71,47 @@ def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
             ),
             notes=lora.override.notes,
         ),
+    )
+
+
+def detailed(
+    lora: StoredLora, layout: Layout, same: Sequence[StoredLora], weights: Sequence[StoredLora]
+) -> schemas.LoRADetail:
+    """Return all that is known of a LoRA; `same` bytes and same `weights` as other files."""
+    shown = listed(lora, layout).model_dump()
+    inspection = lora.judgement.inspection if lora.judgement else None
+    twins = {twin.id: ("bytes", twin) for twin in same}
+    others = {**{twin.id: ("weights", twin) for twin in weights}, **twins}
+    return schemas.LoRADetail.model_validate(
+        shown
+        | {
+            "inspection": inspection or shown["inspection"],
+            "hashes": _hashes(lora, inspection or {}),
+            "duplicate_of": [
+                {"partial_path": twin.location.partial_path, "kind": kind}
+                for twin_id, (kind, twin) in sorted(others.items())
+                if twin_id != lora.id
+            ],
+        }
+    )
+
+
+def _hashes(lora: StoredLora, inspection: Mapping[str, Any]) -> schemas.Hashes:
+    """Return the digests that were computed, and beside them what the file claims of itself."""
+    tensors = lora.tensors_sha256
+    return schemas.Hashes(
+        sha256=lora.sha256,
+        autov2=lora.sha256[:10],
+        tensors_sha256=tensors,
+        autov3=tensors and tensors[:12],
+        claims=[
+            schemas.HashClaim(
+                source=claim["source"],
+                value=claim["value"],
+                matches=None if tensors is None else claim["value"] == tensors,
+            )
+            for claim in inspection.get("hash_claims", ())
+        ],
     )
 
 

@@ -1,6 +1,7 @@
 """Form fields, query strings and JSON bodies become checked values, with FastAPI's complaints."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
@@ -108,6 +109,21 @@ def _json(raw: bytes) -> Any:
         position = getattr(error, "pos", 0)
         raise FieldInvalid(("body", position), "JSON decode error", "json_invalid") from error
     return data
+
+
+def decoded(text: str | None, loc: tuple[str, ...]) -> bytes | None:
+    """Return the bytes of a base64 field.
+
+    Raises:
+        FieldInvalid: it is not base64.
+
+    """
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise FieldInvalid(loc, "Value error, not base64", "value_error") from error
 
 
 def parsed_query(model: type[M], request: web.Request) -> M:

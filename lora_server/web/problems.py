@@ -1,6 +1,7 @@
 """Errors become answers: one table, one shape, and a bounded drain of what is still coming."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -36,6 +37,7 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -51,6 +53,18 @@ def answer_http(error: web.HTTPException) -> web.Response:
     """Return the framework's own refusal in the same shape."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     return respond(schemas.Problem(detail=HTTPStatus(error.status).phrase), error.status, headers)
+
+
+def reasons(error: LoraServerError) -> list[schemas.ValidationError]:
+    """Return what an upload would have been refused for, in the shape of a 422's details."""
+    body = _body(error)
+    if isinstance(body, schemas.HTTPValidationError):
+        return body.detail
+    return [schemas.ValidationError(loc=["body", "file"], msg=str(error), type=_kind(error))]
+
+
+def _kind(error: LoraServerError) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 async def send_early(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from lora_server.web.schemas import Problem
 
+MAX_JSON_BYTES = 64 * 1024
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -45,6 +47,7 @@ class Route:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     placeholders: type[BaseModel] | None = None  # what the path may hold, where that is checked
+    max_body_bytes: int = MAX_JSON_BYTES  # of a body that is no upload
     upload: bool = False  # the body is a multipart upload, admitted on its head
     action: str | None = None  # what the audit log calls it
     statuses: tuple[HTTPStatus, ...] = ()  # besides those that access, query and body imply
