@@ -217,7 +217,7 @@ async def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path, ho
     output, _ = await child.communicate()
 
     assert child.returncode == 0
-    assert json.loads(output) == {
+    assert json.loads(output.splitlines()[-1]) == {
         "outcome": "StorageFull",
         "left": [],
         "after": "styles/ink.safetensors",
