@@ -182,6 +182,8 @@ class Library:
             return await self.catalog.finish_move(row_id, target)
         except LoraServerError:
             await self.store.unpublish(staged, target)
+            with suppress(LoraServerError):  # it failed just now; `recover` would do this too
+                await self.catalog.forget(row_id)
             raise
 
     async def _move(
@@ -209,6 +211,8 @@ class Library:
             return await self.catalog.finish_move(lora.id, target, **move.arrival(self.now))
         except LoraServerError:
             await self.store.rename(target, lora.location)
+            with suppress(LoraServerError):  # it failed just now; `recover` would do this too
+                await self.catalog.withdraw_move(lora.id)
             raise
 
     async def _purge(self, lora: StoredLora) -> None:

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 REST_S = 2.0  # a file that changed less long ago may still be written to
 FULL_COMPARISON_S = 3600.0  # in case the kernel's queue of events ran over
 WATCH_AGAIN_S = 60.0  # after the kernel refused to watch, also compare this often
+WATCH_TICK_MS = 1000  # how soon what happened before the watch was set up is noticed
 MANY = 100  # so many changes at once are cheaper to find by comparing everything
 
 Known = Mapping[Location, StoredLora]
@@ -114,9 +115,10 @@ class Reconciler:
                 fresh, changed = fresh - {target}, changed - {target}
             else:
                 gone.append(lora)
-        await self._library.catalog.forget(*(lora.id for lora in gone))
-        for lora in gone:
-            log.info("file.gone", place=lora.location.place, path=lora.location.partial_path)
+        if gone:
+            await self._library.catalog.forget(*(lora.id for lora in gone))
+            paths = [lora.location.partial_path for lora in gone[:MANY]]
+            log.info("files.gone", files=len(gone), partial_paths=paths)
         for location in fresh | changed:
             self._backlog.add(location)
 
@@ -145,6 +147,7 @@ class Reconciler:
             debounce=400,
             stop_event=self._stopping,
             yield_on_timeout=True,
+            rust_timeout=WATCH_TICK_MS,
         )
         seen_all = False  # what happened before the watch was set up is not told
         async for changes in watching:

@@ -217,7 +217,7 @@ async def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path, ho
     output, _ = await child.communicate()
 
     assert child.returncode == 0
-    assert json.loads(output) == {
+    assert json.loads(output.splitlines()[-1]) == {
         "outcome": "StorageFull",
         "left": [],
         "after": "styles/ink.safetensors",
@@ -306,6 +306,43 @@ async def test_a_name_that_cannot_be_made_durable_is_taken_back(
         await store.rename(in_models("known.pt"), in_bin("known.pt"))
 
     assert everything(storage) == [storage.models_dir / "styles" / "known.pt"]
+
+
+class NotingSync:
+    """`os.fsync` that notes which inodes were made durable, in order."""
+
+    def __init__(self) -> None:
+        self.synced: list[int] = []
+        self._sync = os.fsync
+
+    def __call__(self, fd: int) -> None:
+        """Sync and note."""
+        self._sync(fd)
+        self.synced.append(os.fstat(fd).st_ino)
+
+
+async def test_what_is_told_is_durable(
+    store: Store, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are synced before the name, and every folder that changed after it."""
+    live, binned = storage.models_dir / "styles", storage.bin_dir / "styles"
+    noting = NotingSync()
+    monkeypatch.setattr("os.fsync", noting)
+
+    async with store.stage() as staged:
+        await staged.write([b"abc"])
+        await staged.seal()
+        sealed = list(noting.synced)
+        await store.publish(staged, in_models())
+    published = list(noting.synced)
+    await store.rename(in_models(), in_bin())
+    moved = noting.synced[len(published) :]
+    await store.remove(in_bin())
+
+    assert sealed == [staged.facts.inode]
+    assert published[-1] == live.stat().st_ino
+    assert set(moved) == {live.stat().st_ino, binned.stat().st_ino}
+    assert noting.synced[-1] == binned.stat().st_ino
 
 
 async def test_moving_never_overwrites(store: Store, storage: StorageConfig) -> None:
