@@ -1,9 +1,10 @@
 """The composition root: one configuration becomes one application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -92,10 +93,20 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
             yield
 
 
+@asynccontextmanager
+async def _until_the_end(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work beside the block; at its end, wait until it has let go of what it holds."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_purge_now_and_then(app))
-    yield
-    task.cancel()
+    async with _until_the_end(_purge_now_and_then(app)):
+        yield
 
 
 async def _purge_now_and_then(app: web.Application) -> None:
@@ -110,9 +121,8 @@ async def _purge_now_and_then(app: web.Application) -> None:
 
 
 async def _revocations(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_reread_now_and_then(app[REVOCATIONS]))
-    yield
-    task.cancel()
+    async with _until_the_end(_reread_now_and_then(app[REVOCATIONS])):
+        yield
 
 
 async def _reread_now_and_then(revocations: Revocations) -> None:
