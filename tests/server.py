@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ async def running(config: Config) -> AsyncIterator[Server]:
         yield Server(app, config, port, session)
 
 
-def form(content: bytes, filename: str = "ink.safetensors", **fields: str) -> aiohttp.FormData:
+def form(
+    content: bytes | BytesIO, filename: str = "ink.safetensors", **fields: str
+) -> aiohttp.FormData:
     """Return an upload as a browser's FormData sends it: fields first, then the file."""
     data = aiohttp.FormData(quote_fields=False)
     for name, value in fields.items():
