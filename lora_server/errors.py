@@ -9,7 +9,8 @@ keeps that table complete. Every message is one sentence that a caller can act o
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
-    └── ShuttingDown, StorageUnusable, CatalogUnusable                    the daemon itself
+    └── ShuttingDown, StorageUnusable,                   the daemon itself
+        CatalogUnusable, JudgeUnavailable
 """
 
 from dataclasses import dataclass
@@ -129,6 +130,14 @@ class FieldInvalid(FieldsInvalid):
 
     def __init__(self, loc: tuple[str | int, ...], msg: str, kind: str) -> None:
         super().__init__(Complaint(loc, msg, kind))
+
+
+class JudgeUnavailable(LoraServerError):
+    """There is no process to judge the file; that says nothing about it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("Files cannot be judged just now; nothing was stored, retry soon.")
+        self.why = why
 
 
 class FileRefused(LoraServerError):

@@ -2,12 +2,14 @@
 
 import ctypes
 import errno
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lora_server.errors import LoraServerError, StorageFull, StorageUnusable
+from lora_server.records import FileFacts
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
@@ -51,16 +53,24 @@ def opened_folder(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def opened_file(path: Path) -> io.FileIO:
+    """Open a file for reading; a symbolic link is refused, and a pipe is not waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return io.FileIO(fd, "rb")
+    except OSError:
+        os.close(fd)  # FileIO refuses a folder, and leaves its descriptor open
+        raise
+
+
 def make_folder(path: Path, mode: int) -> None:
     """Make `path` and what is missing above it, durably; one that exists keeps its mode."""
     if path.is_dir():
         return
     make_folder(path.parent, mode)
-    try:
-        path.mkdir()
-    except FileExistsError:
-        return
-    path.chmod(mode)  # mkdir's own mode is cut by the umask
+    with suppress(FileExistsError):  # somebody else was faster
+        path.mkdir(0o700)
+        path.chmod(mode)  # mkdir's own mode is cut by the umask
     sync_folder(path.parent)
 
 
@@ -68,6 +78,20 @@ def sync_folder(path: Path) -> None:
     """Make the entries of a folder survive a power cut."""
     with opened_folder(path) as fd:
         os.fsync(fd)
+
+
+def facts_of(status: os.stat_result) -> FileFacts:
+    """Return what tells a file from others and from what it was before."""
+    return FileFacts(size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino)
+
+
+def regular_files(folder_fd: int) -> Iterator[tuple[str, FileFacts]]:
+    """Yield name and facts of the regular files of a folder; symbolic links are none."""
+    with os.scandir(folder_fd) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # gone since the folder was listed
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.name, facts_of(entry.stat(follow_symlinks=False))
 
 
 def write_all(fd: int, chunks: list[bytes]) -> None:
@@ -82,11 +106,11 @@ def write_all(fd: int, chunks: list[bytes]) -> None:
 
 
 @contextmanager
-def disk_errors() -> Iterator[None]:
-    """Say in the domain's words what a failing disk means; a name taken or gone is no failure."""
+def disk_errors(*expected: type[OSError]) -> Iterator[None]:
+    """Say in the domain's words what a failing disk means; what is `expected` is no failure."""
     try:
         yield
-    except (FileExistsError, FileNotFoundError):
+    except expected:
         raise
     except OSError as error:
         raise _in_our_words(error) from error

@@ -4,7 +4,8 @@
 {bin_dir}/{entity_type}/{stored name}       soft-deleted
 {staging_dir}/{random}.part                 uploads in flight, gone after a restart
 {state_dir}/catalog.sqlite3                 what is known of the files
-{state_dir}/lock                            held by the one daemon that owns all this
+
+Each of the four folders is locked (flock) by the one daemon that owns it.
 """
 
 from dataclasses import dataclass
@@ -53,9 +54,18 @@ class Layout:
         return self.state / "catalog.sqlite3"
 
     @property
-    def lock(self) -> Path:
-        """Return the path of the file whose lock says that a daemon owns the trees."""
-        return self.state / "lock"
+    def roots(self) -> tuple[Path, ...]:
+        """Return the tops of the trees, in the order in which files travel."""
+        return (self.staging, self.models, self.bin)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return every folder that files move from or to, in the order in which they travel."""
+        models, bins = (
+            tuple(root / entity_type for entity_type in self.entity_types)
+            for root in (self.models, self.bin)
+        )
+        return (self.staging, self.models, *models, self.bin, *bins)
 
     def bin_path_of(self, raw: str) -> PartialPath | None:
         """Turn a `bin_path` as delete returned it into a path within the bin, if it is one."""

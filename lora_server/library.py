@@ -8,21 +8,20 @@ two steps leaves an intent; `recover` looks where the file is and finishes or un
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import structlog
 
 from lora_server import names
 from lora_server.catalog import Catalog
 from lora_server.errors import LoraNotFound, LoraServerError, MovedMeanwhile, NameTaken
+from lora_server.moves import Move
 from lora_server.records import Filename, Location, Override, Place, StoredLora
 from lora_server.staging import StagedFile
 from lora_server.store import Store
-
-T = TypeVar("T")
+from lora_server.uninterrupted import uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +60,7 @@ class Library:
             StorageFull, StorageUnusable, CatalogUnusable: nothing was published.
 
         """
-        return await _uninterrupted(self._publish(staged, lora, entity_type, versioned=versioned))
+        return await uninterrupted(self._publish(staged, lora, entity_type, versioned=versioned))
 
     async def move_to_bin(self, location: Location, deleted_by: str) -> StoredLora:
         """Move a live file to the bin, under a version of its name when that is taken there.
@@ -72,14 +71,9 @@ class Library:
         """
         async with self.locked([location.entity_type]):
             lora = await self._known(location)
-            target = await self._free(Place.BIN, location.entity_type, location.name)
-            done = {
-                "deleted_at": self.now,
-                "deleted_by": deleted_by,
-                "home_name": location.name,
-            }
+            wanted = replace(location, place=Place.BIN)
             try:
-                return await _uninterrupted(self._move(lora, target, **done))
+                return await uninterrupted(self._move(lora, wanted, deleted_by=deleted_by))
             except MovedMeanwhile as error:
                 raise LoraNotFound from error
 
@@ -93,9 +87,8 @@ class Library:
         """
         async with self.locked([location.entity_type]):
             lora = await self._known(location)
-            target = await self._free(Place.MODELS, location.entity_type, lora.home_name)
-            done = {"deleted_at": None, "deleted_by": None}
-            return await _uninterrupted(self._move(lora, target, **done))
+            wanted = Location(Place.MODELS, location.entity_type, lora.home_name)
+            return await uninterrupted(self._move(lora, wanted))
 
     async def move(self, location: Location, entity_type: str) -> StoredLora:
         """Move a live file to another entity type, under a version when its name is taken.
@@ -109,19 +102,20 @@ class Library:
             lora = await self._known(location)
             if entity_type == location.entity_type:
                 return lora
-            target = await self._free(Place.MODELS, entity_type, location.name)
-            return await _uninterrupted(self._move(lora, target, home_name=target.name))
+            wanted = replace(location, entity_type=entity_type)
+            return await uninterrupted(self._move(lora, wanted))
 
     async def purge(self, location: Location) -> StoredLora:
         """Remove a file from the bin for good; returns what was known of it.
 
         Raises:
             LoraNotFound: no such file in the bin.
+            MovedMeanwhile: it was there a moment ago, or another file has taken its place.
 
         """
         async with self.locked([location.entity_type]):
             lora = await self._known(location)
-            await _uninterrupted(self._purge(lora))
+            await uninterrupted(self._purge(lora))
             return lora
 
     async def set_override(self, lora: StoredLora, override: Override) -> StoredLora:
@@ -131,29 +125,30 @@ class Library:
             LoraNotFound: it is gone meanwhile.
 
         """
-        await self.catalog.set_override(lora.id, override)
-        return await self._known(lora.location)
+        if (changed := await self.catalog.set_override(lora.id, override)) is None:
+            raise LoraNotFound
+        return changed
 
     async def purge_expired(self, retention_s: float) -> list[StoredLora]:
         """Purge what has been in the bin longer than `retention_s`; returns what that was."""
         purged = []
         for location in await self.catalog.expired(self.now - int(retention_s)):
-            with suppress(LoraNotFound):  # restored or purged since it was listed
+            with suppress(LoraNotFound, MovedMeanwhile):  # by another hand since it was listed
                 purged.append(await self.purge(location))
         return purged
 
     async def recover(self) -> None:
         """Finish or undo what a crash interrupted; to be called before anything else."""
-        for lora, target in await self.catalog.unfinished():
-            await self._recover(lora, target)
+        for move in await self.catalog.unfinished():
+            await self._recover(move)
         if swept := await self.store.sweep_staging():
             log.info("staging.swept", files=swept)
 
-    async def _recover(self, lora: StoredLora, target: Location) -> None:
-        facts = await self.store.facts(target)
-        # A rename keeps the inode: that tells our file from one that an outsider put there.
-        if facts and (facts.inode, facts.size) == (lora.facts.inode, lora.facts.size):
-            await self.catalog.finish_move(lora.id, target, **self._arrived(lora, target))
+    async def _recover(self, move: Move) -> None:
+        lora, target = move.lora, move.target
+        # A rename keeps inode, size and time: they tell our file from one of an outsider.
+        if await self.store.facts(target) == lora.facts:
+            await self.catalog.finish_move(lora.id, target, **move.arrival(self.now))
             log.info("move.finished", partial_path=target.partial_path, place=target.place)
         elif lora.location.place is Place.STAGING:
             await self.catalog.forget(lora.id)
@@ -162,20 +157,15 @@ class Library:
             await self.catalog.withdraw_move(lora.id)
             log.info("move.undone", partial_path=lora.location.partial_path)
 
-    def _arrived(self, lora: StoredLora, target: Location) -> dict[str, Any]:
-        """Return what a finished move changes besides the place."""
-        if target.place is Place.BIN:
-            return {"deleted_at": lora.deleted_at or self.now}
-        return {"deleted_at": None, "deleted_by": None}
-
     async def _publish(
         self, staged: StagedFile, lora: StoredLora, entity_type: str, *, versioned: bool
     ) -> StoredLora:
+        wanted = Location(Place.MODELS, entity_type, lora.home_name)
         async with self.locked([entity_type]):
             while True:
-                target = await self._free(Place.MODELS, entity_type, lora.home_name)
-                if not versioned and target.name != lora.home_name:
-                    raise NameTaken(f"{entity_type}/{lora.home_name}")
+                target = await self._free(wanted)
+                if not versioned and target != wanted:
+                    raise NameTaken(wanted.partial_path)
                 try:
                     return await self._claim(staged, replace(lora, home_name=target.name), target)
                 except FileExistsError:
@@ -184,34 +174,59 @@ class Library:
     async def _claim(self, staged: StagedFile, lora: StoredLora, target: Location) -> StoredLora:
         row_id = await self.catalog.begin_upload(lora, target)
         try:
-            facts = await self.store.publish(staged, target)
+            await self.store.publish(staged, target)
         except (LoraServerError, OSError):
             await self.catalog.forget(row_id)
             raise
         try:
-            # fchmod and rename leave mtime alone, so the row's facts still hold.
-            return await self.catalog.finish_move(row_id, target, mtime_ns=facts.mtime_ns)
+            return await self.catalog.finish_move(row_id, target)
         except LoraServerError:
             await self.store.unpublish(staged, target)
+            with suppress(LoraServerError):  # it failed just now; `recover` would do this too
+                await self.catalog.forget(row_id)
             raise
 
-    async def _move(self, lora: StoredLora, target: Location, **changes: Any) -> StoredLora:
-        await self.catalog.begin_move(lora.id, target)
+    async def _move(
+        self, lora: StoredLora, wanted: Location, *, deleted_by: str | None = None
+    ) -> StoredLora:
+        """Move a file to the first free version of a name, also when outsiders take names."""
+        while True:
+            target = await self._free(wanted)
+            try:
+                return await self._carry(Move(lora, target, deleted_by))
+            except FileExistsError:
+                log.info("name.taken_by_outsider", partial_path=target.partial_path)
+            except FileNotFoundError as error:
+                raise MovedMeanwhile(lora.location.partial_path) from error
+
+    async def _carry(self, move: Move) -> StoredLora:
+        lora, target = move.lora, move.target
+        await self.catalog.begin_move(lora.id, target, deleted_by=move.deleted_by)
         try:
             await self.store.rename(lora.location, target)
-        except (LoraServerError, OSError) as error:
+        except (LoraServerError, OSError):
             await self.catalog.withdraw_move(lora.id)
-            if isinstance(error, FileNotFoundError | FileExistsError):
-                raise MovedMeanwhile(lora.location.partial_path) from error
             raise
         try:
-            return await self.catalog.finish_move(lora.id, target, **changes)
+            return await self.catalog.finish_move(lora.id, target, **move.arrival(self.now))
         except LoraServerError:
             await self.store.rename(target, lora.location)
+            with suppress(LoraServerError):  # it failed just now; `recover` would do this too
+                await self.catalog.withdraw_move(lora.id)
             raise
 
     async def _purge(self, lora: StoredLora) -> None:
-        await self.store.remove(lora.location)
+        facts = await self.store.facts(lora.location)
+        if facts is None or facts.inode != lora.facts.inode:  # not the file that was meant
+            raise MovedMeanwhile(lora.location.partial_path)
+        try:
+            await self.store.remove(lora.location)
+        except FileNotFoundError as error:
+            raise MovedMeanwhile(lora.location.partial_path) from error
+        except LoraServerError:
+            if await self.store.facts(lora.location) is None:  # gone, if perhaps not for good
+                await self.catalog.forget(lora.id)
+            raise
         await self.catalog.forget(lora.id)
 
     async def _known(self, location: Location) -> StoredLora:
@@ -220,18 +235,6 @@ class Library:
             raise LoraNotFound
         return lora
 
-    async def _free(self, place: Place, entity_type: str, name: str) -> Location:
-        taken = await self.store.taken(place, entity_type)
-        return Location(place, entity_type, names.first_free(Filename(name), taken))
-
-
-async def _uninterrupted(steps: Coroutine[Any, Any, T]) -> T:
-    """Run steps that belong together to their end, even when the caller is cancelled."""
-    task = asyncio.ensure_future(steps)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # the caller is past caring, and asyncio would complain
-        raise
+    async def _free(self, wanted: Location) -> Location:
+        taken = await self.store.taken(wanted.place, wanted.entity_type)
+        return replace(wanted, name=names.first_free(Filename(wanted.name), taken))

@@ -3,11 +3,16 @@
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lora_server.filesystem import disk_errors, write_all
-from lora_server.records import Location, Place
+import structlog
+
+from lora_server.filesystem import disk_errors, facts_of, write_all
+from lora_server.records import FileFacts, Location, Place
+
+log = structlog.get_logger(__name__)
 
 IOV_MAX = 1024  # <limits.h>: the most chunks that one writev takes
 
@@ -23,17 +28,24 @@ class StagedFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(path, flags, 0o600)
         self.path = path
-        self.inode = os.fstat(self.fd).st_ino  # what a rename keeps
         self.size = 0  # bytes taken so far
         self._sha256 = hashlib.sha256()
         self._threads = threads
         self._writing: asyncio.Future[None] | None = None
+        self._facts: FileFacts | None = None
         self._committed = False
 
     @property
     def sha256(self) -> str:
         """Return the digest of what `seal` made durable, in lower-case hex."""
         return self._sha256.hexdigest()
+
+    @property
+    def facts(self) -> FileFacts:
+        """Return what `seal` left on disk; mode and name do not change it any more."""
+        if self._facts is None:
+            raise RuntimeError("facts are asked for before the file is sealed")
+        return self._facts
 
     async def write(self, block: list[bytes]) -> None:
         """Take a block of at most IOV_MAX chunks, as soon as the one before it is on disk.
@@ -44,8 +56,7 @@ class StagedFile:
         """
         await self.settle()
         self.size += sum(map(len, block))
-        loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._threads, self._append, block)
+        self._start(self._append, block)
 
     async def settle(self) -> None:
         """Wait until everything taken so far can be read back from the descriptor."""
@@ -58,8 +69,8 @@ class StagedFile:
     async def seal(self) -> None:
         """Make the bytes durable; nothing is written after this."""
         await self.settle()
-        with disk_errors():
-            await asyncio.get_running_loop().run_in_executor(self._threads, os.fsync, self.fd)
+        self._start(self._sync)
+        await self.settle()
 
     @property
     def location(self) -> Location:
@@ -77,12 +88,22 @@ class StagedFile:
             self._writing.exception()  # known already, or of no interest now
         await asyncio.get_running_loop().run_in_executor(self._threads, self._close)
 
+    def _start(self, call: Callable[..., None], *args: object) -> None:
+        self._writing = asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    def _sync(self) -> None:
+        os.fsync(self.fd)
+        self._facts = facts_of(os.fstat(self.fd))
+
     def _append(self, block: list[bytes]) -> None:
         for chunk in block:
             self._sha256.update(chunk)
         write_all(self.fd, block)
 
     def _close(self) -> None:
-        os.close(self.fd)
-        if not self._committed:
-            self.path.unlink(missing_ok=True)
+        try:
+            os.close(self.fd)
+            if not self._committed:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:  # swept at the next start; the upload's fate is decided
+            log.warning("staging.left", path=str(self.path), why=str(error))

@@ -6,36 +6,39 @@ refuses to overwrite, so that outsiders who write into the tree are safe too.
 """
 
 import asyncio
-import fcntl
+import errno
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from lora_server import names
 from lora_server.config import StorageConfig
-from lora_server.errors import ConfigInvalid
+from lora_server.errors import LoraServerError, StorageUnusable
 from lora_server.filesystem import (
     disk_errors,
+    facts_of,
     make_folder,
+    opened_file,
     opened_folder,
+    regular_files,
     rename_exclusive,
-    sync_folder,
 )
 from lora_server.layout import Layout
+from lora_server.ownership import owned, try_moves
 from lora_server.records import FileFacts, Location, Place
 from lora_server.staging import StagedFile
+from lora_server.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 
 DISK_THREADS = 8  # enough to keep a disk busy; uploads take turns beyond that
-_HASH_BLOCK = 1024 * 1024
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CLAIM = (FileExistsError, FileNotFoundError)  # other hands are free to take a name or a file
 
 
 class Store:
@@ -57,45 +60,45 @@ class Store:
 
         """
         store = cls(Layout.of(config), file_mode=config.file_mode, dir_mode=config.dir_mode)
+        ownership = ExitStack()
         try:
-            lock = await store.run(store._prepare)
-            try:
-                yield store
-            finally:
-                os.close(lock)
+            owning = owned(store.layout, config.dir_mode)
+            await uninterrupted(store.run(ownership.enter_context, owning))
+            yield store
         finally:
-            await asyncio.to_thread(store._threads.shutdown)
+            await uninterrupted(asyncio.to_thread(store._close, ownership))
 
-    async def run(self, call: Callable[..., T], *args: object) -> T:
+    async def run(
+        self, call: Callable[..., T], *args: object, expected: Collection[type[OSError]] = ()
+    ) -> T:
         """Run blocking disk work in the store's threads.
 
         Raises:
-            StorageFull, StorageUnusable: the disk said no.
+            StorageFull, StorageUnusable: the disk said no, other than as `expected`.
 
         """
-        with disk_errors():
+        with disk_errors(*expected):
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     @asynccontextmanager
     async def stage(self) -> AsyncIterator[StagedFile]:
         """Open a file that does not exist yet: commit it, or leaving removes it."""
         path = self.layout.staging / f"{secrets.token_hex(16)}.part"
-        staged = await self.run(StagedFile, path, self._threads)
+        opening = asyncio.ensure_future(self.run(StagedFile, path, self._threads))
         try:
-            yield staged
+            yield await asyncio.shield(opening)
         finally:
-            await asyncio.shield(staged.discard())  # also when cancelled twice
+            await uninterrupted(_discard(opening))
 
-    async def publish(self, staged: StagedFile, target: Location) -> FileFacts:
+    async def publish(self, staged: StagedFile, target: Location) -> None:
         """Give a sealed file its mode and its name; durable when this returns.
 
         Raises:
             FileExistsError: an outsider took the name.
 
         """
-        facts = await self.run(self._publish, staged, target)
+        await self.run(self._publish, staged, target, expected=_CLAIM)
         staged.committed()
-        return facts
 
     async def unpublish(self, staged: StagedFile, target: Location) -> None:
         """Take a file that `publish` named back into staging, where leaving removes it."""
@@ -110,11 +113,16 @@ class Store:
             FileNotFoundError: the source is gone.
 
         """
-        await self.run(self._rename, source, target)
+        await self.run(self._rename, source, target, expected=_CLAIM)
 
     async def remove(self, location: Location) -> None:
-        """Remove a file for good; one that is gone already is no error."""
-        await self.run(self._remove, location)
+        """Remove a file for good; durable when this returns.
+
+        Raises:
+            FileNotFoundError: it is gone already.
+
+        """
+        await self.run(self._remove, location, expected=_CLAIM)
 
     async def taken(self, place: Place, entity_type: str) -> frozenset[str]:
         """Return the keys of all names in a folder, also of those that are no LoRA."""
@@ -128,9 +136,24 @@ class Store:
         """Return all files of a tree that can be LoRAs: right folder, plain name, regular."""
         return await self.run(self._scan, place)
 
-    async def digest(self, location: Location) -> tuple[str, FileFacts] | None:
-        """Hash a file; None when it is gone or changed while it was read."""
-        return await self.run(self._digest, location)
+    async def digest(self, location: Location, begin: int = 0) -> tuple[str, FileFacts] | None:
+        """Hash a file from byte `begin`; None when it is gone or changed while it was read."""
+        return await self.run(self._digest, location, begin)
+
+    @asynccontextmanager
+    async def opened_for_reading(self, location: Location) -> AsyncIterator[int]:
+        """Lend the descriptor of a file; a symbolic link in its place is refused.
+
+        Raises:
+            FileNotFoundError: it is gone.
+
+        """
+        opening = self.run(_open, self.layout.path(location), expected=_CLAIM)
+        fd = await uninterrupted(opening)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     async def sweep_staging(self) -> int:
         """Remove what an earlier run left in staging; returns how many files that were."""
@@ -141,49 +164,23 @@ class Store:
         return await self.run(self._free_bytes)
 
     async def check(self) -> None:
-        """Write, move and remove a small file for real.
+        """Make, move and remove a file for real.
 
         Raises:
             StorageFull, StorageUnusable: that failed.
 
         """
-        await self.run(self._try_moves)
+        await self.run(try_moves, self.layout.roots)
 
     # Everything below blocks and runs in the store's threads.
 
-    def _prepare(self) -> int:
-        try:
-            for place in (Place.MODELS, Place.BIN):
-                for entity_type in self.layout.entity_types:
-                    make_folder(self.layout.folder(place, entity_type), self._dir_mode)
-            make_folder(self.layout.staging, 0o700)
-            make_folder(self.layout.state, 0o750)
-            self._try_moves()
-            return _lock(self.layout.lock)
-        except OSError as error:
-            raise ConfigInvalid(
-                "storage: models_dir, bin_dir and staging_dir must be writable folders of one "
-                f"local filesystem, so that files move between them atomically ({error})"
-            ) from error
-
-    def _try_moves(self) -> None:
-        probe = f".probe-{secrets.token_hex(8)}"
-        places = [self.layout.staging, self.layout.models, self.layout.bin]
-        (places[0] / probe).touch(exist_ok=False)
-        here = places[0]
-        try:
-            for there in places[1:]:
-                with opened_folder(here) as source, opened_folder(there) as target:
-                    rename_exclusive(source, probe, target, probe)
-                here = there
-        finally:
-            (here / probe).unlink()
-
-    def _publish(self, staged: StagedFile, target: Location) -> FileFacts:
+    def _publish(self, staged: StagedFile, target: Location) -> None:
         os.fchmod(staged.fd, self._file_mode)
         os.fsync(staged.fd)  # the mode must be as durable as the name
-        self._rename(staged.location, target)
-        return _facts_of(os.fstat(staged.fd))
+        try:
+            self._rename(staged.location, target)
+        except FileNotFoundError as error:
+            raise StorageUnusable(f"{staged.path} was taken out of staging") from error
 
     def _rename(self, source: Location, target: Location) -> None:
         there = self.layout.folder(target.place, target.entity_type)
@@ -200,45 +197,52 @@ class Store:
                 raise
 
     def _remove(self, location: Location) -> None:
-        path = self.layout.path(location)
-        path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        folder = self.layout.folder(location.place, location.entity_type)
+        with opened_folder(folder) as folder_fd:
+            os.unlink(location.name, dir_fd=folder_fd)
+            os.fsync(folder_fd)
 
     def _taken(self, place: Place, entity_type: str) -> frozenset[str]:
-        try:
-            entries = os.listdir(self.layout.folder(place, entity_type))  # noqa: PTH208 - names only
-        except FileNotFoundError:
-            return frozenset()
-        return frozenset(map(names.key, entries))
+        folder = self.layout.folder(place, entity_type)
+        make_folder(folder, self._dir_mode)
+        return frozenset(map(names.key, os.listdir(folder)))  # noqa: PTH208 - names only
 
     def _facts(self, location: Location) -> FileFacts | None:
         try:
             status = os.lstat(self.layout.path(location))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _facts_of(status) if stat.S_ISREG(status.st_mode) else None
+        return facts_of(status) if stat.S_ISREG(status.st_mode) else None
 
     def _scan(self, place: Place) -> dict[Location, FileFacts]:
+        """Look into all folders; one that is gone is empty, but a tree without any is an error.
+
+        A lost mount must not look as if everything had been deleted.
+        """
+        folders = {name: self.layout.folder(place, name) for name in self.layout.entity_types}
+        if not any(folder.is_dir() for folder in folders.values()):
+            raise FileNotFoundError(errno.ENOENT, "every folder is gone", self.layout.root(place))
         found: dict[Location, FileFacts] = {}
-        for entity_type in self.layout.entity_types:
-            for entry in _entries(self.layout.folder(place, entity_type)):
-                location = Location(place, entity_type, entry.name)
-                if names.is_plain(entry.name) and (facts := _entry_facts(entry)):
-                    found[location] = facts
+        for entity_type, folder in folders.items():
+            with suppress(FileNotFoundError), opened_folder(folder) as fd:
+                for name, facts in regular_files(fd):
+                    if names.is_plain(name):
+                        found[Location(place, entity_type, name)] = facts
         return found
 
-    def _digest(self, location: Location) -> tuple[str, FileFacts] | None:
-        try:
-            fd = os.open(self.layout.path(location), _OPEN_FILE)
-        except FileNotFoundError:
+    def _digest(self, location: Location, begin: int) -> tuple[str, FileFacts] | None:
+        before = self._facts(location)
+        if before is None:
             return None
-        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
-            before = _facts_of(os.fstat(fd))
-            sha256 = hashlib.sha256()
-            while block := file.read(_HASH_BLOCK):
-                sha256.update(block)
-            unchanged = _facts_of(os.fstat(fd)) == before == self._facts(location)
-        return (sha256.hexdigest(), before) if unchanged else None
+        with (
+            suppress(FileNotFoundError, IsADirectoryError),
+            opened_file(self.layout.path(location)) as file,
+        ):
+            file.seek(begin)
+            sha256 = hashlib.file_digest(file, "sha256")
+            if facts_of(os.fstat(file.fileno())) == before == self._facts(location):
+                return sha256.hexdigest(), before
+        return None
 
     def _sweep_staging(self) -> int:
         leftovers = list(self.layout.staging.glob("*.part"))
@@ -246,37 +250,20 @@ class Store:
             path.unlink(missing_ok=True)
         return len(leftovers)
 
+    def _close(self, ownership: ExitStack) -> None:
+        self._threads.shutdown()
+        ownership.close()
+
     def _free_bytes(self) -> int:
         status = os.statvfs(self.layout.staging)
         return status.f_bavail * status.f_frsize
 
 
-def _facts_of(status: os.stat_result) -> FileFacts:
-    return FileFacts(size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino)
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except FileNotFoundError:
-        return
-
-
-def _entry_facts(entry: os.DirEntry[str]) -> FileFacts | None:
-    try:
-        if entry.is_file(follow_symlinks=False):
-            return _facts_of(entry.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        pass  # gone since the folder was listed
-    return None
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise ConfigInvalid(f"storage.state_dir: another lora-server holds {path}") from error
-    return fd
+async def _discard(opening: asyncio.Future[StagedFile]) -> None:
+    """Discard the file even when the caller was gone before it was open."""
+    with suppress(LoraServerError):  # it was never made, and the caller knows
+        await (await opening).discard()

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from lora_server.config import StorageConfig
+from lora_server.library import Library
+from lora_server.store import Store
+from tests.libraries import opened_library, storage_in
 from tests.server import Server, make_config, running
 
 
@@ -23,3 +27,23 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """Run a server on an empty directory."""
     async with running(make_config(tmp_path)) as running_server:
         yield running_server
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> StorageConfig:
+    """Return the settings of trees that do not exist yet."""
+    return storage_in(tmp_path)
+
+
+@pytest.fixture
+async def store(storage: StorageConfig) -> AsyncIterator[Store]:
+    """Own empty trees."""
+    async with Store.opened(storage) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def library(storage: StorageConfig) -> AsyncIterator[Library]:
+    """Own empty trees and their catalogue."""
+    async with opened_library(storage) as opened:
+        yield opened

@@ -16,16 +16,21 @@ from sqlalchemy import (
 )
 
 from lora_server import names
+from lora_server.moves import Move
 from lora_server.records import (
     FileFacts,
+    Judgement,
     Location,
     Override,
     Place,
     Source,
     StoredLora,
+    Verdict,
 )
 
-SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is rebuilt
+SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is refused
+
+UNREAD_TENSORS = "tensors_sha256 IS NULL AND data_begin > 0"
 
 metadata = MetaData()
 
@@ -41,9 +46,11 @@ loras = Table(
     Column("next_place", String),
     Column("next_entity_type", String),
     Column("next_name", String),
+    Column("next_deleted_by", String),
     Column("home_name", String, nullable=False),
     Column("filename", String, nullable=False),
-    Column("search", String, nullable=False),
+    Column("name_key", String, nullable=False),
+    Column("filename_key", String, nullable=False),
     Column("size", Integer, nullable=False),
     Column("mtime_ns", Integer, nullable=False),
     Column("inode", Integer, nullable=False),
@@ -53,10 +60,13 @@ loras = Table(
     Column("uploaded_by", String),
     Column("source", String, nullable=False),
     Column("uploaded_at", Integer, nullable=False),
-    Column("inspection", String),
+    Column("tensors_sha256", String),
     Column("verdict", String),
+    Column("summary", String),
+    Column("inspection", String),
     Column("adapter", String),
     Column("base_model", String),
+    Column("data_begin", Integer, nullable=False, server_default="0"),
     Column("override_base_model", String),
     Column("override", String, nullable=False, server_default="{}"),
     Column("deleted_at", Integer),
@@ -66,10 +76,16 @@ loras = Table(
 Index("one_row_per_file", loras.c.place, loras.c.entity_type, loras.c.name, unique=True)
 Index("by_sha256", loras.c.sha256)
 Index("by_uploaded_sha256", loras.c.uploaded_sha256)
+Index("by_tensors", loras.c.tensors_sha256)
+Index("unread_tensors", loras.c.id, sqlite_where=text(UNREAD_TENSORS))
 Index("by_age", loras.c.place, loras.c.uploaded_at, loras.c.entity_type, loras.c.name)
 Index("by_size", loras.c.place, loras.c.size, loras.c.entity_type, loras.c.name)
 Index("by_name", loras.c.place, loras.c.name, loras.c.entity_type)
 Index("unfinished", loras.c.next_place, sqlite_where=text("next_place IS NOT NULL"))
+
+
+# What a listing shows; whole inspections are read one at a time.
+LISTED = tuple(column for column in loras.c if column.name != "inspection")
 
 
 def location_of(row: RowMapping) -> Location:
@@ -77,11 +93,10 @@ def location_of(row: RowMapping) -> Location:
     return Location(Place(row["place"]), row["entity_type"], row["name"])
 
 
-def next_location_of(row: RowMapping) -> Location | None:
-    """Return where a row's file is on its way to, if it is."""
-    if row["next_place"] is None:
-        return None
-    return Location(Place(row["next_place"]), row["next_entity_type"], row["next_name"])
+def move_of(row: RowMapping) -> Move:
+    """Return the move that a row says was begun."""
+    target = Location(Place(row["next_place"]), row["next_entity_type"], row["next_name"])
+    return Move(record_of(row), target, row["next_deleted_by"])
 
 
 def record_of(row: RowMapping) -> StoredLora:
@@ -98,12 +113,42 @@ def record_of(row: RowMapping) -> StoredLora:
         uploaded_by=row["uploaded_by"],
         source=Source(row["source"]),
         uploaded_at=row["uploaded_at"],
-        inspection=json.loads(row["inspection"]) if row["inspection"] else None,
-        verdict=row["verdict"],
+        judgement=_judgement_of(row),
+        tensors_sha256=row["tensors_sha256"],
         override=_override_of(json.loads(row["override"])),
         deleted_at=row["deleted_at"],
         deleted_by=row["deleted_by"],
     )
+
+
+def _judgement_of(row: RowMapping) -> Judgement | None:
+    if row["verdict"] is None:
+        return None
+    inspection = row.get("inspection")  # listings leave it out
+    return Judgement(
+        verdict=Verdict(row["verdict"]),
+        summary=json.loads(row["summary"]),
+        inspection=json.loads(inspection) if inspection else None,
+        adapter=row["adapter"],
+        base_model=row["base_model"],
+        data_begin=row["data_begin"],
+    )
+
+
+def judged(judgement: Judgement | None) -> dict[str, Any]:
+    """Return the columns that hold what was found out about a file."""
+    if judgement is None:
+        unknown = ("verdict", "summary", "inspection", "adapter", "base_model")
+        return {**dict.fromkeys(unknown), "data_begin": 0}
+    inspection = judgement.inspection
+    return {
+        "verdict": judgement.verdict,
+        "summary": json.dumps(judgement.summary),
+        "inspection": None if inspection is None else json.dumps(inspection),
+        "adapter": judgement.adapter,
+        "base_model": judgement.base_model,
+        "data_begin": judgement.data_begin,
+    }
 
 
 def _override_of(data: Mapping[str, Any]) -> Override:
@@ -124,10 +169,16 @@ def at(location: Location) -> dict[str, str]:
     }
 
 
-def bound_for(location: Location | None) -> dict[str, str | None]:
-    """Return the columns that say where a file is on its way to."""
+def standing_at(location: Location) -> dict[str, str | None]:
+    """Return what is written when a file has come to stand somewhere."""
+    return {**at(location), "name_key": names.key(location.name), **bound_for(None)}
+
+
+def bound_for(location: Location | None, deleted_by: str | None = None) -> dict[str, str | None]:
+    """Return the columns that say where a file is on its way to, and who deletes it by that."""
     columns = at(location) if location else dict.fromkeys(("place", "entity_type", "name"))
-    return {f"next_{column}": value for column, value in columns.items()}
+    heading = {f"next_{column}": value for column, value in columns.items()}
+    return {**heading, "next_deleted_by": deleted_by}
 
 
 def as_known(facts: FileFacts) -> dict[str, int]:
@@ -135,6 +186,22 @@ def as_known(facts: FileFacts) -> dict[str, int]:
     return {"size": facts.size, "mtime_ns": facts.mtime_ns, "inode": facts.inode}
 
 
-def searchable(*words: str) -> str:
-    """Return what a search term is looked for in, without regard to case."""
-    return "\n".join(names.key(word) for word in words)
+def row_of(lora: StoredLora) -> dict[str, Any]:
+    """Turn a record into a row; what is overridden is noted apart."""
+    return {
+        **standing_at(lora.location),
+        **as_known(lora.facts),
+        "home_name": lora.home_name,
+        "filename": lora.filename,
+        "filename_key": names.key(lora.filename),
+        "sha256": lora.sha256,
+        "uploaded_sha256": lora.uploaded_sha256,
+        "uploaded_size": lora.uploaded_size,
+        "uploaded_by": lora.uploaded_by,
+        "source": lora.source,
+        "uploaded_at": lora.uploaded_at,
+        **judged(lora.judgement),
+        "tensors_sha256": lora.tensors_sha256,
+        "deleted_at": lora.deleted_at,
+        "deleted_by": lora.deleted_by,
+    }

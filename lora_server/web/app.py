@@ -10,7 +10,10 @@ from aiohttp import web
 
 from lora_server.catalog import Catalog
 from lora_server.config import Config
+from lora_server.door import Door
 from lora_server.errors import ConfigInvalid, LoraServerError
+from lora_server.fingerprints import Fingerprinter
+from lora_server.judge import JudgePool
 from lora_server.jwt_keys import Key
 from lora_server.library import Library
 from lora_server.reconcile import Reconciler
@@ -22,6 +25,7 @@ from lora_server.web.admission import UploadSlots
 from lora_server.web.draining import Drain
 from lora_server.web.keys import (
     CONFIG,
+    DOOR,
     DRAIN,
     LIBRARY,
     LOGINS,
@@ -37,9 +41,8 @@ from lora_server.web.logins import FailedLogins
 from lora_server.web.metrics import Metrics
 from lora_server.web.middlewares import MIDDLEWARES, stamp
 from lora_server.web.readiness import Readiness
-from lora_server.web.routing import RouteTable, expect_later, nothing_here
+from lora_server.web.routing import MAX_JSON_BYTES, RouteTable, expect_later, nothing_here
 
-MAX_JSON_BYTES = 64 * 1024
 PURGE_INTERVAL_S = 3600.0
 REREAD_INTERVAL_S = 1.0  # how soon a revocation counts
 
@@ -79,11 +82,13 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
     async with (
         Store.opened(app[CONFIG].storage) as store,
         Catalog.opened(store.layout.catalog) as catalog,
+        JudgePool() as judges,
     ):
-        app[LIBRARY] = Library(store, catalog)
-        app[READINESS] = Readiness(app[LIBRARY])
-        await app[LIBRARY].recover()
-        async with Reconciler(app[LIBRARY]).running():
+        library = app[LIBRARY] = Library(store, catalog)
+        door = app[DOOR] = Door(judges, app[CONFIG].ingest)
+        app[READINESS] = Readiness(library)
+        await library.recover()
+        async with Reconciler(library, door).running(), Fingerprinter(library).running():
             yield
 
 

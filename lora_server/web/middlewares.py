@@ -113,6 +113,7 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
     if route and route.upload:
         return await _upload_admitted(request, handler)
     if route and route.body:
+        request = request.clone(client_max_size=route.max_body_bytes)
         await _take_small_body(request)
     return await handler(request)
 
