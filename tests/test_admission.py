@@ -1,32 +1,15 @@
-"""What is decided on the head of an upload, and that the answer reaches every client."""
+"""A client that waits for `100 Continue` gets its answer instead, when that is a refusal."""
 
-import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import requests
 
-from lora_server.errors import (
-    LoraServerError,
-    MalformedUpload,
-    StorageFull,
-    TooManyUploads,
-    UnsupportedUpload,
-    UploadTooLarge,
-)
-from lora_server.web.admission import Head, Room, UploadSlots, admit
-from lora_server.web.uploads import FRAMING_BYTES
-from tests.server import UPLOADER, Server, bearer, form, make_config, running
+from tests.server import UPLOADER, Server, bearer, make_config, running
 from tests.wire import (
     Answer,
     body,
-    chunked,
     connected,
     file_part,
     head,
@@ -37,100 +20,17 @@ from tests.wire import (
 )
 
 FORM = "multipart/form-data; boundary="
-ROOM = Room(max_file_bytes=1000, free=FRAMING_BYTES * 2, promised=0, reserve=100)
-CAP = 1000 + FRAMING_BYTES
 WAITS = {"Expect": "100-continue", "Content-Length": "5000"}
 TEN_MIB = 10 * 1024 * 1024
 
 
-@pytest.mark.parametrize(
-    ("content_type", "boundary"),
-    [
-        pytest.param(FORM + "abc", "abc", id="plain"),
-        pytest.param(FORM + '"a b:c"', "a b:c", id="quoted"),
-        pytest.param(FORM + "----=_Part/1?", "----=_Part/1?", id="odd"),
-        pytest.param(FORM + "x" * 70, "x" * 70, id="longest"),
-        pytest.param("Multipart/Form-Data;Boundary=abc; charset=utf-8", "abc", id="case"),
-    ],
-)
-def test_a_good_head_gives_its_boundary(content_type: str, boundary: str) -> None:
-    """What clients send as a boundary is understood."""
-    assert admit(Head(content_type, "", 500), ROOM) == boundary
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.mark.parametrize(
-    ("head_", "error"),
-    [
-        pytest.param(Head("", "", 5), UnsupportedUpload, id="no-type"),
-        pytest.param(Head("application/octet-stream", "", 5), UnsupportedUpload, id="raw"),
-        pytest.param(Head("multipart/mixed; boundary=a", "", 5), UnsupportedUpload, id="mixed"),
-        pytest.param(Head("multipart/form-data-x; boundary=a", "", 5), UnsupportedUpload, id="x"),
-        pytest.param(Head(FORM + "a", "gzip", 5), UnsupportedUpload, id="gzip"),
-        pytest.param(Head(FORM + "a", "identity, gzip", 5), UnsupportedUpload, id="two-codings"),
-        pytest.param(Head("multipart/form-data", "", 5), MalformedUpload, id="no-boundary"),
-        pytest.param(Head(FORM, "", 5), MalformedUpload, id="empty"),
-        pytest.param(Head(FORM + "a; boundary=b", "", 5), MalformedUpload, id="double"),
-        pytest.param(Head(FORM + "x" * 71, "", 5), MalformedUpload, id="71"),
-        pytest.param(Head(FORM + "a b", "", 5), MalformedUpload, id="unquoted-space"),
-        pytest.param(Head(FORM + '"a ', "", 5), MalformedUpload, id="unclosed"),
-        pytest.param(Head(FORM + '"a "', "", 5), MalformedUpload, id="ends-in-space"),
-        pytest.param(Head(FORM + 'a"b', "", 5), MalformedUpload, id="stray-quote"),
-        pytest.param(Head(FORM + "ä", "", 5), MalformedUpload, id="not-ascii"),
-        pytest.param(Head(FORM + "a", "", CAP + 1), UploadTooLarge, id="too-large"),
-        pytest.param(Head(FORM + "a", "", 10**30), UploadTooLarge, id="absurd"),
-    ],
-)
-def test_a_bad_head_is_refused(head_: Head, error: type[LoraServerError]) -> None:
-    """Each rule of the head has its own refusal."""
-    with pytest.raises(error):
-        admit(head_, ROOM)
-
-
-@pytest.mark.parametrize(
-    ("free", "promised", "length", "fits"),
-    [
-        pytest.param(600, 0, 500, True, id="just"),
-        pytest.param(599, 0, 500, False, id="one-less"),
-        pytest.param(1100, 500, 500, True, id="beside-another"),
-        pytest.param(1099, 500, 500, False, id="promised-to-another"),
-        pytest.param(1100, 0, None, True, id="chunked"),
-        pytest.param(1099, 0, None, False, id="chunked-may-be-largest"),
-    ],
-)
-def test_the_reserve_is_kept(free: int, promised: int, length: int | None, *, fits: bool) -> None:
-    """What other uploads may still write counts, and so does a length that nobody told."""
-    room = Room(max_file_bytes=1000, free=free, promised=promised, reserve=100)
-    if fits:
-        assert admit(Head(FORM + "a", "", length), room) == "a"
-    else:
-        with pytest.raises(StorageFull):
-            admit(Head(FORM + "a", "", length), room)
-
-
-@pytest.mark.timeout(5)
-@pytest.mark.parametrize("junk", [";", "; ", "; a", ';a="', ';a="\\', "; a=b", ' ;a="b"c'])
-def test_no_header_is_slow_to_read(junk: str) -> None:
-    """A header of the largest size is judged in no time, whatever it is made of."""
-    with pytest.raises(LoraServerError):
-        admit(Head("multipart/form-data" + junk * (8000 // len(junk)), "", 5), ROOM)
-
-
-def test_a_slot_is_free_again_however_it_ended() -> None:
-    """Slots count per principal and in all, and so do the bytes promised to them."""
-    slots = UploadSlots(total=2, per_principal=1)
-    with slots.taken("ann", 10), pytest.raises(TooManyUploads) as mine, slots.taken("ann", 10):
-        pytest.fail("a second slot for ann")
-    with slots.taken("ann", 10), slots.taken("bob", 5):
-        promised = slots.promised
-        with pytest.raises(TooManyUploads) as all_, slots.taken("cid", 10):
-            pytest.fail("a third slot")
-    with pytest.raises(KeyError), slots.taken("ann", 10):
-        raise KeyError
-
-    assert (mine.value.of_principal, all_.value.of_principal) == (True, False)
-    assert (promised, slots.promised) == (15, 0)
-    with slots.taken("ann", 10):
-        assert slots.promised == 10
+@pytest.fixture
+def server(shared: Server) -> Server:
+    """Use one server for the whole module."""
+    return shared
 
 
 # What is wrong with the head, and the status that says so.
@@ -263,6 +163,7 @@ async def test_a_json_body_is_asked_for(server: Server) -> None:
     """`Expect` is understood on JSON routes too: one 100, then the answer."""
     content = b'{"partial_path": "styles/none.pt"}'
     expects = {"Expect": "100-continue", "Content-Length": str(len(content))}
+    expects["Content-Type"] = "application/json"
     async with connected(server) as connection:
         await connection.send(head(server, expects, method="DELETE", path="/admin/lora"))
         assert await connection.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -281,137 +182,3 @@ async def test_http_1_0_knows_no_100(server: Server) -> None:
         answer = await connection.answer()
 
     assert (answer.status, answer.interim) == (200, 0)
-
-
-BAD = {"Authorization": "Bearer nonsense"}
-
-
-def _curl(url: str, file: Path) -> tuple[int, str]:
-    """Upload with curl, not waiting for a 100; returns status and body."""
-    command = ["curl", "--silent", "--show-error", "--header", "Expect:", "--form", f"file=@{file}"]
-    command += [
-        "--header",
-        f"Authorization: {BAD['Authorization']}",
-        "--write-out",
-        "\n%{http_code}",
-    ]
-    done = subprocess.run([*command, url], capture_output=True, text=True, timeout=30, check=True)
-    answer, _, status = done.stdout.rpartition("\n")
-    return int(status), answer
-
-
-def _requests(url: str, file: Path) -> tuple[int, str]:
-    with file.open("rb") as content:
-        answer = requests.post(url, files={"file": content}, headers=BAD, timeout=30)
-    return answer.status_code, answer.text
-
-
-def _httpx(url: str, file: Path) -> tuple[int, str]:
-    with file.open("rb") as content:
-        answer = httpx.post(url, files={"file": content}, headers=BAD, timeout=30)
-    return answer.status_code, answer.text
-
-
-@pytest.mark.parametrize("client", [_curl, _requests, _httpx])
-async def test_a_client_that_does_not_wait_reads_its_answer(
-    server: Server, tmp_path: Path, client: Any
-) -> None:
-    """Ten mebibytes sent in vain do not keep the refusal from being read in full."""
-    file = tmp_path / "large.pt"
-    file.write_bytes(bytes(TEN_MIB))
-    status, answer = await asyncio.to_thread(client, f"{server.api}/lora/upload", file)
-
-    assert status == 401
-    assert answer.endswith('that is valid."}')
-
-
-async def test_aiohttp_reads_its_answer(server: Server) -> None:
-    """The framework's own client reads a refusal too."""
-    data = form(BytesIO(bytes(TEN_MIB)))
-    async with server.session.post(f"{server.api}/lora/upload", data=data, headers=BAD) as response:
-        assert response.status == 401
-        assert "detail" in await response.json()
-
-
-@pytest.mark.parametrize("headers", [{"Content-Length": "40000"}, {"Transfer-Encoding": "chunked"}])
-async def test_a_slow_client_reads_its_answer(server: Server, headers: dict[str, str]) -> None:
-    """A client that is still sending when the answer comes reads it in full."""
-    piece = b"3e8\r\n" + b"x" * 1000 + b"\r\n"
-    async with connected(server) as connection:
-        await connection.send(head(server, headers | BAD))
-        await connection.send(*[piece] * 10, pause=0.02)
-        answer = await connection.answer()
-
-    assert answer.status == 401
-    assert answer.json["detail"]
-
-
-async def test_a_client_that_goes_on_is_cut_off(server: Server) -> None:
-    """Whoever sends more than 16 MiB after the answer, or for over 2 s, is disconnected."""
-    loop = asyncio.get_running_loop()
-    async with connected(server) as fast, connected(server) as slow:
-        await fast.send(head(server, BAD | {"Content-Length": str(10**8)}))
-        await slow.send(head(server, BAD | {"Content-Length": str(10**8)}), b"x")
-        began = loop.time()
-        with pytest.raises(ConnectionError):
-            await fast.send(*[bytes(TEN_MIB)] * 10)
-        fast_s = loop.time() - began
-        await slow.answer()
-
-        assert fast_s < 2
-        assert await slow.closed(within=3)
-
-
-@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunked"])
-async def test_the_cap_is_exact(tmp_path: Path, *, in_chunks: bool) -> None:
-    """A file of exactly the cap passes, one byte more is a 413 that leaves nothing."""
-    async with running(make_config(tmp_path, storage={"max_file_size": 100_000})) as server:
-
-        async def send(size: int) -> int:
-            content = body(file_part(bytes(size)), part("note", "x" * 60_000))
-            if not in_chunks:
-                return (await upload(server, content)).status
-            async with connected(server) as connection:
-                await connection.send(head(server, {"Transfer-Encoding": "chunked"}))
-                await connection.send(chunked([content[:50_000], content[50_000:]]))
-                return (await connection.answer()).status
-
-        assert await send(100_001) == 413
-        assert await left_nothing(server)
-        assert await send(100_000) == 200
-
-
-async def test_the_framing_is_capped_too(tmp_path: Path) -> None:
-    """What surrounds the file is bounded, also where no length was announced."""
-    async with running(make_config(tmp_path, storage={"max_file_size": 1000})) as server:
-        # A file part that is refused only for its size keeps all else from being the reason.
-        flood = chunked([file_part(), *[part("note", b"x" * 60_000)] * 50])
-        announced = await upload(server, bytes(1000 + FRAMING_BYTES + 1))
-        async with connected(server) as connection:
-            await connection.send(head(server, {"Transfer-Encoding": "chunked"}), flood)
-            answer = await connection.answer()
-
-        assert announced.status == 413
-        assert answer.status == 422  # sixteen fields of 64 KiB never fill the framing
-        assert await left_nothing(server)
-
-
-@pytest.mark.long
-async def test_the_default_cap_is_500_mib(server: Server) -> None:
-    """524,288,000 bytes pass with the settings as they come; one more does not."""
-
-    async def send(size: int) -> int:
-        opening, closing = file_part(b"").removesuffix(b"\r\n"), b"\r\n" + body()
-        async with connected(server) as connection:
-            length = {"Content-Length": str(len(opening) + size + len(closing))}
-            await connection.send(head(server, length), opening)
-            block = bytes(1024 * 1024)
-            await connection.send(
-                *[block] * (size // len(block)), bytes(size % len(block)), closing
-            )
-            return (await connection.answer(within=60)).status
-
-    assert await send(524_288_001) == 413
-    assert await left_nothing(server)
-    assert await send(524_288_000) == 200
-    assert [path.stat().st_size for path in server.files()] == [524_288_000]

@@ -1,9 +1,10 @@
 """The composition root: one configuration becomes one application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -93,9 +94,19 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_purge_now_and_then(app))
-    yield
-    task.cancel()
+    async with _meanwhile(_purge_now_and_then(app)):
+        yield
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something until the end of the block, and wait until it has let go of everything."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _purge_now_and_then(app: web.Application) -> None:
@@ -110,9 +121,8 @@ async def _purge_now_and_then(app: web.Application) -> None:
 
 
 async def _revocations(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_reread_now_and_then(app[REVOCATIONS]))
-    yield
-    task.cancel()
+    async with _meanwhile(_reread_now_and_then(app[REVOCATIONS])):
+        yield
 
 
 async def _reread_now_and_then(revocations: Revocations) -> None:
