@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.loras import lora
 from tests.server import ADMIN, Server
 
 BOUNDARY = "BOUNDARY"
+NAME = "ink.safetensors"
+WEIGHTS = lora()
 EMPTY_LIST = {"data": [], "count": 0}
 
 
@@ -21,11 +24,10 @@ def part(name: str, value: bytes | str, *lines: str, disposition: str | None = N
     return f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode() + content + b"\r\n"
 
 
-def file_part(content: bytes = b"weights", filename: str = "ink.pt", *lines: str) -> bytes:
-    """Return the part of the file."""
-    return part(
-        "file", content, *lines, disposition=f'form-data; name="file"; filename="{filename}"'
-    )
+def file_part(*lines: str, content: bytes = WEIGHTS, filename: str = NAME) -> bytes:
+    """Return the part of the file, with further header lines."""
+    disposition = f'form-data; name="file"; filename="{filename}"'
+    return part("file", content, *lines, disposition=disposition)
 
 
 def body(*parts: bytes) -> bytes:

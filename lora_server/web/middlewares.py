@@ -113,8 +113,7 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
     if route and route.upload:
         return await _upload_admitted(request, handler)
     if route and route.body:
-        request = request.clone(client_max_size=route.max_body_bytes)
-        await _take_small_body(request)
+        return await _small_body_admitted(request, handler, route.max_body_bytes)
     return await handler(request)
 
 
@@ -128,6 +127,17 @@ async def _upload_admitted(request: web.Request, handler: Handler) -> web.Stream
         with slot:
             await expectations.answer(request)
             return await handler(request)
+
+
+async def _small_body_admitted(
+    request: web.Request, handler: Handler, max_bytes: int
+) -> web.StreamResponse:
+    sized = request.clone(client_max_size=max_bytes)
+    await _take_small_body(sized)
+    try:
+        return await handler(sized)
+    finally:  # a clone has its own notes
+        request[AUDIT] = sized.get(AUDIT, {})
 
 
 async def _take_small_body(request: web.Request) -> None:

@@ -77,6 +77,8 @@ async def send_early(request: web.Request, response: web.StreamResponse) -> web.
     try:
         await response.prepare(request)
         await response.write_eof()
+        if request.transport is not None:
+            request.transport.write_eof()  # a client that waits for the end need not wait for us
         async with asyncio.timeout(DRAIN_S):
             await _drain(request)
     except (OSError, web.RequestPayloadError):  # a TimeoutError is an OSError too
