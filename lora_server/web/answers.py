@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lora_server.layout import Layout
 from lora_server.records import Location, Place, StoredLora
-from lora_server.web import schemas
+from lora_server.web import library_schemas, schemas
 
 
 def respond(
@@ -56,15 +56,15 @@ def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
     }
 
 
-def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
+def listed(lora: StoredLora, layout: Layout) -> library_schemas.LoRA:
     """Return a LoRA as lists and details show it to an admin."""
-    return schemas.LoRA(
+    return library_schemas.LoRA(
         **_upload_fields(lora, layout),
         entity_type=lora.location.entity_type,
         verdict=lora.verdict,
         uploaded_by=lora.uploaded_by,
         source=lora.source.value,
-        overrides=schemas.Overrides(
+        overrides=library_schemas.Overrides(
             base_model=lora.override.base_model,
             trigger_words=(
                 None if lora.override.trigger_words is None else list(lora.override.trigger_words)
@@ -84,10 +84,10 @@ def deleted(lora: StoredLora, layout: Layout) -> schemas.LoRADeleteResponse:
     )
 
 
-def binned(lora: StoredLora, layout: Layout, retention_s: float) -> schemas.BinnedLoRA:
+def binned(lora: StoredLora, layout: Layout, retention_s: float) -> library_schemas.BinnedLoRA:
     """Return a deleted LoRA as the bin shows it."""
     gone = lora.deleted_at or 0
-    return schemas.BinnedLoRA(
+    return library_schemas.BinnedLoRA(
         bin_path=str(layout.path(lora.location)),
         partial_path=_home(lora).partial_path,
         file_size=lora.facts.size,

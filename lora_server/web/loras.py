@@ -17,7 +17,7 @@ from lora_server.errors import LoraNotFound
 from lora_server.ingest import ingest
 from lora_server.names import parse_partial_path
 from lora_server.records import NO_TYPE, Location, Place, StoredLora
-from lora_server.web import answers, schemas
+from lora_server.web import answers, library_schemas, schemas
 from lora_server.web.forms import check_entity_type, parsed, parsed_json, parsed_query
 from lora_server.web.keys import (
     AUDIT,
@@ -84,13 +84,13 @@ async def list_loras(request: web.Request) -> web.Response:
 
     `count` is the number of all matches, so that a client can page through them.
     """
-    query = parsed_query(schemas.ListQuery, request)
+    query = parsed_query(library_schemas.ListQuery, request)
     library = request.app[LIBRARY]
     digest = query.sha256.lower() if query.sha256 else None
     wanted = query.model_copy(update={"sha256": digest})
     page = await library.catalog.page(Selection(place=Place.MODELS, **wanted.model_dump()))
     data = [answers.listed(lora, library.store.layout) for lora in page.items]
-    return answers.respond(schemas.LoRAList(data=data, count=page.count))
+    return answers.respond(library_schemas.LoRAList(data=data, count=page.count))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -104,7 +104,7 @@ async def patch(request: web.Request) -> web.Response:
 
     What was detected is kept beside it. `null` takes a setting back; what is absent stays.
     """
-    wanted = await parsed_json(schemas.LoRAPatch, request)
+    wanted = await parsed_json(library_schemas.LoRAPatch, request)
     lora = await _live(request)
     changes = wanted.model_dump(exclude_unset=True)
     if changes.get("trigger_words") is not None:
@@ -119,7 +119,7 @@ async def move(request: web.Request) -> web.Response:
 
     A name that is taken there is versioned; nothing is overwritten.
     """
-    wanted = await parsed_json(schemas.LoRAMoveRequest, request)
+    wanted = await parsed_json(library_schemas.LoRAMoveRequest, request)
     types = request.app[CONFIG].storage.entity_types
     check_entity_type(wanted.entity_type, {*types, NO_TYPE}, ("body", "entity_type"))
     library = request.app[LIBRARY]
@@ -184,7 +184,7 @@ class _TheFileItself(web.FileResponse):
 
 async def has_content(request: web.Request) -> web.Response:
     """Tell whether a file with this SHA-256 is stored; no path is given away."""
-    wanted = parsed(schemas.DigestPath, dict(request.match_info), where="path")
+    wanted = parsed(library_schemas.DigestPath, dict(request.match_info), where="path")
     if not await request.app[LIBRARY].catalog.find_content(wanted.hex.lower()):
         raise LoraNotFound
     return web.Response()
