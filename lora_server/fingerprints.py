@@ -12,6 +12,7 @@ import structlog
 
 from lora_server.errors import LoraServerError
 from lora_server.library import Library
+from lora_server.uninterrupted import meanwhile
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +29,8 @@ class Fingerprinter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Go on until the end of the block."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with meanwhile(self._run()):
             yield
-        finally:
-            task.cancel()
 
     async def _run(self) -> None:
         while True:

@@ -140,7 +140,8 @@ class Catalog:
 
         Another row that claims the place is dropped: its file went away and nobody noticed yet.
         """
-        stale = delete(loras).where(*_is_at(target), loras.c.id != lora_id)
+        moved = select(loras.c.id).where(loras.c.id == lora_id).exists()
+        stale = delete(loras).where(*_is_at(target), loras.c.id != lora_id, moved)
         arrival = update(loras).where(loras.c.id == lora_id)
         arrival = arrival.values(**standing_at(target), **changes)
         _, rows = await self._database.write(stale, arrival.returning(*loras.c))

@@ -1,10 +1,9 @@
 """The composition root: one configuration becomes one application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -21,6 +20,7 @@ from lora_server.reconcile import Reconciler
 from lora_server.revocations import Revocations
 from lora_server.store import Store
 from lora_server.tokens import TokenVerifier
+from lora_server.uninterrupted import meanwhile
 from lora_server.web import openapi, routes
 from lora_server.web.admission import UploadSlots
 from lora_server.web.draining import Drain
@@ -94,19 +94,8 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    async with _meanwhile(_purge_now_and_then(app)):
+    async with meanwhile(_purge_now_and_then(app)):
         yield
-
-
-@asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something until the end of the block, and wait until it has let go of everything."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def _purge_now_and_then(app: web.Application) -> None:
@@ -121,7 +110,7 @@ async def _purge_now_and_then(app: web.Application) -> None:
 
 
 async def _revocations(app: web.Application) -> AsyncIterator[None]:
-    async with _meanwhile(_reread_now_and_then(app[REVOCATIONS])):
+    async with meanwhile(_reread_now_and_then(app[REVOCATIONS])):
         yield
 
 
