@@ -60,8 +60,7 @@ class Library:
             StorageFull, StorageUnusable, CatalogUnusable: nothing was published.
 
         """
-        steps = self._publish(staged, lora, entity_type, versioned=versioned)
-        return await uninterrupted(steps, result_wins=True)
+        return await uninterrupted(self._publish(staged, lora, entity_type, versioned=versioned))
 
     async def move_to_bin(self, location: Location, deleted_by: str) -> StoredLora:
         """Move a live file to the bin, under a version of its name when that is taken there.
