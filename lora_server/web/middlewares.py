@@ -150,7 +150,9 @@ async def _take_small_body(request: web.Request) -> None:
     try:
         async with asyncio.timeout(seconds):
             await request.read()
-    except (ConnectionError, web.RequestPayloadError) as error:
+    except web.RequestPayloadError as error:
+        raise UploadCut("The body's transfer coding is malformed.") from error
+    except ConnectionError as error:
         raise UploadCut("The connection was lost.") from error
     except TimeoutError as error:
         raise UploadStalled(f"The body did not arrive within {seconds:g} s") from error

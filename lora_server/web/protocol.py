@@ -32,6 +32,17 @@ class _Server(web.Server):
 class _Protocol(web.RequestHandler):
     __slots__ = ()
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; a body that cannot be parsed further ends for its handler, too.
+
+        aiohttp only queues the error, and the handler would wait for the rest of its body.
+        """
+        super().data_received(data)
+        request = self._current_request
+        malformed = bool(self._messages) and hasattr(self._messages[-1][0], "exc")
+        if malformed and request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("it cannot be parsed"))
+
     def handle_error(
         self,
         request: web.BaseRequest,

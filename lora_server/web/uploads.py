@@ -151,7 +151,9 @@ class _Body:
         try:
             async with asyncio.timeout(self._limits.idle_timeout_s) as idle:
                 return await self._content.readany()
-        except (OSError, web.RequestPayloadError) as error:  # a TimeoutError is an OSError too
+        except web.RequestPayloadError as error:
+            raise UploadCut("The body's transfer coding is malformed.") from error
+        except OSError as error:  # a TimeoutError is one, too
             if idle.expired():
                 why = f"No data came for {self._limits.idle_timeout_s:g} s"
                 raise UploadStalled(why) from error
