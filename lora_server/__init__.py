@@ -1,1 +1,19 @@
-"""LoRA weights over HTTP: what travels where, module by module."""
+"""LoRA weights over HTTP: what travels where, module by module.
+
+An upload travels
+
+    web.middlewares   who calls (`tokens`), and may this come in (`web.admission`)?
+    web.uploads       the multipart body becomes a file name, bounded blocks and fields
+    ingest            the upload as a sentence
+    staging, store    the bytes go to disk, hashed on the way, under no name yet
+    library           a free name is claimed: intent, rename, row
+    catalog           what is known of the file
+    web.answers       the answer
+
+and everything else is one of these steps taken alone: `web.loras` and `web.bin` translate
+requests into calls of `library` and `catalog`, and `reconcile` enters what people do to the
+tree by hand. `layout` draws the disk, `names` the stored names, `records` the nouns, `errors`
+what can go wrong; `config` is the only reader of settings.
+
+Only `web` imports aiohttp's server side. Imports point downward; a test checks both.
+"""

@@ -9,7 +9,8 @@ keeps that table complete. Every message is one sentence that a caller can act o
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
-    └── ShuttingDown, StorageUnusable, CatalogUnusable                    the daemon itself
+    └── ShuttingDown, StorageUnusable,                   the daemon itself
+        CatalogUnusable, JudgeUnavailable
 """
 
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class UploadStalled(LoraServerError):
     """The body stopped arriving, or arrives too slowly."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; nothing was stored, send the file again.")
+        super().__init__(f"{why}; nothing was stored, send it again.")
 
 
 class UploadCut(LoraServerError):
@@ -131,6 +132,14 @@ class FieldInvalid(FieldsInvalid):
         super().__init__(Complaint(loc, msg, kind))
 
 
+class JudgeUnavailable(LoraServerError):
+    """There is no process to judge the file; that says nothing about it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("Files cannot be judged just now; nothing was stored, retry soon.")
+        self.why = why
+
+
 class FileRefused(LoraServerError):
     """The bytes may not come in: `code` is stable, `reason` says where and why."""
 
@@ -170,6 +179,13 @@ class ShuttingDown(LoraServerError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; retry in a few seconds.")
+
+
+class CannotListen(Exception):
+    """The address to listen on is taken or not ours; that may pass, so the start may be retried."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {why}")
 
 
 class ConfigInvalid(Exception):

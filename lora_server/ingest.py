@@ -1,16 +1,18 @@
-"""An upload as a sentence: stage, check the form and the digest, commit, catalogue."""
+"""An upload as a sentence: stage, check the form and the digest, judge, commit, catalogue."""
 
 import hmac
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 from lora_server import names
+from lora_server.door import Door, Watch
 from lora_server.errors import FieldInvalid, FileRefused
 from lora_server.library import Library
 from lora_server.records import (
     Filename,
+    Judgement,
     Override,
     Principal,
     Source,
@@ -44,7 +46,7 @@ class Incoming(Protocol):
 
 
 async def ingest(
-    upload: Incoming, uploader: Principal, *, library: Library, timed: Timed
+    upload: Incoming, uploader: Principal, *, library: Library, door: Door, timed: Timed
 ) -> StoredLora:
     """Take an upload in; a refused one leaves nothing, an answered one is durable.
 
@@ -54,19 +56,62 @@ async def ingest(
     """
     filename = names.client_filename(await upload.open())
     name = names.stored_name(filename)
+    extension = names.extension(name)
+    door.check_extension(extension)
     async with library.store.stage() as staged:
         with timed("receive"):
-            async for block in upload.blocks():
-                await staged.write(block)
-            form = await upload.finish()
-        with timed("seal"):
-            await staged.seal()
+            form = await _received(upload, staged, door.watch(staged, extension))
         _check_content(staged, form)
         if earlier := await _earlier_result(form, uploader, filename, library):
             return earlier
+        with timed("judge"):
+            judgement = await door.judge(staged.fd, extension)
+        sent = _Sent(filename, staged.sha256, staged.size, uploader.subject, library.now)
+        if door.converts(extension):
+            with timed("convert"):
+                return await _publish_converted(staged, sent, name, form, library, door)
         with timed("publish"):
-            lora = _arrival(staged, name, filename, uploader, library.now)
-            return await library.publish(staged, lora, form.entity_type, versioned=form.versioned)
+            return await _publish(staged, sent, name, form, library, judgement)
+
+
+async def _received(upload: Incoming, staged: StagedFile, watch: Watch) -> UploadForm:
+    async for block in upload.blocks():
+        await staged.write(block)
+        await watch.look()
+    form = await upload.finish()
+    await staged.settle()
+    return form
+
+
+async def _publish(  # noqa: PLR0913, PLR0917 - what an upload is made of
+    staged: StagedFile,
+    sent: "_Sent",
+    name: Filename,
+    form: UploadForm,
+    library: Library,
+    judgement: Judgement,
+) -> StoredLora:
+    await staged.seal()
+    lora = _arrival(staged, sent, name, judgement)
+    return await library.publish(staged, lora, form.entity_type, versioned=form.versioned)
+
+
+async def _publish_converted(  # noqa: PLR0913, PLR0917
+    staged: StagedFile,
+    sent: "_Sent",
+    name: Filename,
+    form: UploadForm,
+    library: Library,
+    door: Door,
+) -> StoredLora:
+    """Store the same tensors as a safetensors file, which is judged as if it had been sent."""
+    async with library.store.stage() as converted, aclosing(door.converted(staged.fd)) as pieces:
+        async for piece in pieces:
+            await converted.write([piece])
+        await converted.settle()
+        judgement = await door.judge(converted.fd, names.SAFETENSORS)
+        safe_name = names.as_safetensors(name)
+        return await _publish(converted, sent, safe_name, form, library, judgement)
 
 
 def _check_content(staged: StagedFile, form: UploadForm) -> None:
@@ -92,23 +137,32 @@ async def _earlier_result(
     return None
 
 
-def _arrival(
-    staged: StagedFile, name: Filename, filename: str, uploader: Principal, now: int
-) -> StoredLora:
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What the client sent, whatever is stored of it."""
+
+    filename: str
+    sha256: str
+    size: int
+    subject: str
+    at: int
+
+
+def _arrival(staged: StagedFile, sent: _Sent, name: Filename, judgement: Judgement) -> StoredLora:
     return StoredLora(
         id=0,
         location=staged.location,
         home_name=name,
-        filename=filename,
+        filename=sent.filename,
         facts=staged.facts,
         sha256=staged.sha256,
-        uploaded_sha256=staged.sha256,
-        uploaded_size=staged.size,
-        uploaded_by=uploader.subject,
+        uploaded_sha256=sent.sha256,
+        uploaded_size=sent.size,
+        uploaded_by=sent.subject,
         source=Source.UPLOAD,
-        uploaded_at=now,
-        inspection=None,
-        verdict=None,
+        uploaded_at=sent.at,
+        judgement=judgement,
+        tensors_sha256=None,
         override=Override(),
         deleted_at=None,
         deleted_by=None,

@@ -44,5 +44,6 @@ def configure(config: LoggingConfig) -> None:
 
 def _renderer(*, as_text: bool) -> structlog.typing.Processor:
     if as_text:
-        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Quoted, since what a client chose may hold the control sequences of a terminal.
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)
     return structlog.processors.JSONRenderer()

@@ -10,7 +10,8 @@ from pathvalidate import sanitize_filename
 from lora_server.errors import FieldInvalid, UnsupportedUpload
 from lora_server.records import Filename, Location, Place
 
-EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SAFETENSORS = ".safetensors"
+EXTENSIONS = (SAFETENSORS, ".ckpt", ".pt", ".pth", ".bin")
 MAX_NAME_BYTES = 255  # what Linux filesystems allow, in UTF-8
 _SUFFIX_BYTES = len("_v999999")
 
@@ -40,6 +41,18 @@ def stored_name(filename: str) -> Filename:
     if not clean:
         raise FieldInvalid(("body", "file"), "The file has no usable name.", "filename_empty")
     return Filename(clean + extension)
+
+
+def extension(name: str) -> str:
+    """Return a stored name's extension in lower case, with its dot."""
+    return _split(name)[1]
+
+
+def as_safetensors(name: Filename) -> Filename:
+    """Return the name that a converted checkpoint is stored under."""
+    stem, old = _split(name)
+    longest = MAX_NAME_BYTES - _SUFFIX_BYTES - len(SAFETENSORS)
+    return name if old == SAFETENSORS else Filename(_truncated(stem, longest) + SAFETENSORS)
 
 
 def _nfc(text: str) -> str:

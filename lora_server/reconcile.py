@@ -8,6 +8,7 @@ hashed in the background, once they have come to rest, and listed then.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -15,11 +16,13 @@ from watchfiles import awatch
 
 from lora_server import names
 from lora_server.backlog import Backlog
+from lora_server.door import Door
 from lora_server.errors import LoraServerError
 from lora_server.library import Library
 from lora_server.moves import Move
 from lora_server.records import (
     FileFacts,
+    Judgement,
     Location,
     Override,
     Place,
@@ -41,8 +44,9 @@ Known = Mapping[Location, StoredLora]
 class Reconciler:
     """Keeps the catalogue of one library true to its tree."""
 
-    def __init__(self, library: Library, *, rest_s: float = REST_S) -> None:
+    def __init__(self, library: Library, door: Door, *, rest_s: float = REST_S) -> None:
         self._library = library
+        self._door = door
         self._rest_s = rest_s
         self._backlog = Backlog()
         self._unrested: dict[Location, FileFacts] = {}  # as they were when they were set aside
@@ -179,12 +183,20 @@ class Reconciler:
             self._unrested[location] = facts
             self._backlog.set_aside(location, self._rest_s)
             return
-        digested = await self._library.store.digest(location)
+        read = await self._read_through(location)
         async with self._library.locked([location.entity_type]):
-            if digested and await self._library.store.facts(location) == digested[1]:
-                await self._list(location, *digested)
+            if read and await self._library.store.facts(location) == read.facts:
+                await self._list(location, read)
                 return
         self._backlog.add(location)
+
+    async def _read_through(self, location: Location) -> "_Read | None":
+        store = self._library.store
+        if (digested := await store.digest(location)) is None:
+            return None
+        async with store.opened_for_reading(location) as fd:
+            judgement = await self._door.judge_found(fd, names.extension(location.name))
+        return _Read(*digested, judgement)
 
     def _at_rest(self, location: Location, facts: FileFacts) -> bool:
         """Tell whether a file is old enough, or was seen to stay as it is.
@@ -194,17 +206,18 @@ class Reconciler:
         unchanged = self._unrested.pop(location, None) == facts
         return unchanged or self._library.clock() - facts.mtime_ns / 1e9 >= self._rest_s
 
-    async def _list(self, location: Location, sha256: str, facts: FileFacts) -> None:
+    async def _list(self, location: Location, read: "_Read") -> None:
         catalog = self._library.catalog
         known = await catalog.find(location)
         if known is None:
-            await catalog.add_found(_found(location, sha256, facts, self._library.now))
-            log.info("file.found", partial_path=location.partial_path, sha256=sha256)
-        elif known.sha256 == sha256:
-            await catalog.set_facts(known.id, facts)
+            await catalog.add_found(_found(location, read, self._library.now))
+            log.info("file.found", partial_path=location.partial_path, sha256=read.sha256)
+        elif known.sha256 == read.sha256:
+            await catalog.set_facts(known.id, read.facts)
+            await catalog.set_judgements({known.id: read.judgement})
         else:
-            await catalog.set_content(known.id, sha256, facts)
-            log.info("file.changed", partial_path=location.partial_path, sha256=sha256)
+            await catalog.set_content(known.id, read.sha256, read.facts, read.judgement)
+            log.info("file.changed", partial_path=location.partial_path, sha256=read.sha256)
 
     def _location(self, path: Path) -> Location | None:
         layout = self._library.store.layout
@@ -216,21 +229,30 @@ class Reconciler:
         return None
 
 
-def _found(location: Location, sha256: str, facts: FileFacts, now: int) -> StoredLora:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What reading a file through told."""
+
+    sha256: str
+    facts: FileFacts
+    judgement: Judgement
+
+
+def _found(location: Location, read: _Read, now: int) -> StoredLora:
     return StoredLora(
         id=0,
         location=location,
         home_name=location.name,
         filename=location.name,
-        facts=facts,
-        sha256=sha256,
-        uploaded_sha256=sha256,
-        uploaded_size=facts.size,
+        facts=read.facts,
+        sha256=read.sha256,
+        uploaded_sha256=read.sha256,
+        uploaded_size=read.facts.size,
         uploaded_by=None,
         source=Source.FOUND,
-        uploaded_at=facts.mtime_ns // 10**9,
-        inspection=None,
-        verdict=None,
+        uploaded_at=read.facts.mtime_ns // 10**9,
+        judgement=read.judgement,
+        tensors_sha256=None,
         override=Override(),
         deleted_at=now if location.place is Place.BIN else None,
         deleted_by=None,

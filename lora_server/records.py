@@ -59,6 +59,25 @@ class FileFacts:
     inode: int
 
 
+class Verdict(StrEnum):
+    """Whether a file may be served; one that stands in the tree by hand can be refused too."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found out about a file at the door."""
+
+    verdict: Verdict
+    summary: Mapping[str, Any]  # the short form, or the code and reason of a refusal
+    inspection: Mapping[str, Any] | None  # all of it; None in listings
+    adapter: str | None = None  # the adapter's family
+    base_model: str | None = None  # None where the file cannot tell
+    data_begin: int = 0  # where a safetensors file's tensors begin, in bytes; 0 elsewhere
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """What an admin says of a LoRA; kept apart from what was detected."""
@@ -83,8 +102,8 @@ class StoredLora:
     uploaded_by: str | None
     source: Source
     uploaded_at: int  # seconds since the epoch, UTC
-    inspection: Mapping[str, Any] | None
-    verdict: str | None
+    judgement: Judgement | None  # None until it is judged
+    tensors_sha256: str | None  # of the tensor section; None until it is known, or has none
     override: Override
     deleted_at: int | None
     deleted_by: str | None

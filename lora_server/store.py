@@ -14,6 +14,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 from lora_server import names
@@ -135,9 +136,24 @@ class Store:
         """Return all files of a tree that can be LoRAs: right folder, plain name, regular."""
         return await self.run(self._scan, place)
 
-    async def digest(self, location: Location) -> tuple[str, FileFacts] | None:
-        """Hash a file; None when it is gone or changed while it was read."""
-        return await self.run(self._digest, location)
+    async def digest(self, location: Location, begin: int = 0) -> tuple[str, FileFacts] | None:
+        """Hash a file from byte `begin`; None when it is gone or changed while it was read."""
+        return await self.run(self._digest, location, begin)
+
+    @asynccontextmanager
+    async def opened_for_reading(self, location: Location) -> AsyncIterator[int]:
+        """Lend the descriptor of a file; a symbolic link in its place is refused.
+
+        Raises:
+            FileNotFoundError: it is gone.
+
+        """
+        opening = self.run(_open, self.layout.path(location), expected=_CLAIM)
+        fd = await uninterrupted(opening)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     async def sweep_staging(self) -> int:
         """Remove what an earlier run left in staging; returns how many files that were."""
@@ -214,7 +230,7 @@ class Store:
                         found[Location(place, entity_type, name)] = facts
         return found
 
-    def _digest(self, location: Location) -> tuple[str, FileFacts] | None:
+    def _digest(self, location: Location, begin: int) -> tuple[str, FileFacts] | None:
         before = self._facts(location)
         if before is None:
             return None
@@ -222,6 +238,7 @@ class Store:
             suppress(FileNotFoundError, IsADirectoryError),
             opened_file(self.layout.path(location)) as file,
         ):
+            file.seek(begin)
             sha256 = hashlib.file_digest(file, "sha256")
             if facts_of(os.fstat(file.fileno())) == before == self._facts(location):
                 return sha256.hexdigest(), before
@@ -240,6 +257,10 @@ class Store:
     def _free_bytes(self) -> int:
         status = os.statvfs(self.layout.staging)
         return status.f_bavail * status.f_frsize
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 async def _discard(opening: asyncio.Future[StagedFile]) -> None:

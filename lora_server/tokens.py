@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import jwt
 from jwt.algorithms import AllowedPrivateKeys, AllowedPublicKeys
@@ -135,7 +135,7 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise _refused(str(error)) from error
 
 
-def is_identifier(value: object) -> bool:
+def is_identifier(value: object) -> TypeGuard[str]:
     """Tell whether `value` can be a subject or a jti: 1 to MAX_ID_CHARS printable characters."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS and value.isprintable()
 
@@ -194,7 +194,7 @@ def _identifier(claims: Mapping[str, Any], name: str) -> str:
     value = claims[name]
     if not is_identifier(value):
         raise _refused(f"{name} is not 1 to {MAX_ID_CHARS} printable characters")
-    return str(value)
+    return value
 
 
 def _scopes(claim: object) -> frozenset[str]:

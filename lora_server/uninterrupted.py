@@ -1,7 +1,8 @@
 """Steps that belong together, taken to their end whatever happens to the caller."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,3 +25,14 @@ async def uninterrupted(steps: Coroutine[Any, Any, T]) -> T:
     if not task.cancelled():
         task.exception()  # the caller is past caring, and asyncio would complain
     raise cancelled
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work beside the block; at its end, wait until it has let go of what it holds."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from lora_server.config import StorageConfig
@@ -27,6 +28,19 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """Run a server on an empty directory."""
     async with running(make_config(tmp_path)) as running_server:
         yield running_server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    async with running(make_config(tmp_path_factory.mktemp("server"))) as running_server:
+        yield running_server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared(_shared_server: Server) -> AsyncIterator[Server]:
+    """Lend the one server of a module, and empty it afterwards; the module's loop runs it."""
+    yield _shared_server
+    await _shared_server.empty()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from lora_server.ingest import UploadForm, ingest
 from lora_server.library import Library
 from lora_server.records import Location, Place, Principal, StoredLora
 from lora_server.store import Store
+from tests.open_door import OpenDoor
 from tests.server import make_config
 
 TESTER = Principal("tester", frozenset())
@@ -53,7 +54,11 @@ async def upload(  # noqa: PLR0913 - the fields of a form
     form = UploadForm(entity_type, versioned=versioned, sha256=sha256)
     arrived = Sent(content, filename, form)
     return await ingest(
-        arrived, TESTER, library=library, timed=lambda _step: contextlib.nullcontext()
+        arrived,
+        TESTER,
+        library=library,
+        door=OpenDoor(),
+        timed=lambda _step: contextlib.nullcontext(),
     )
 
 

@@ -5,19 +5,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from lora_server.catalog import Selection
 from lora_server.config import Config
 from lora_server.jwt_keys import Key
 from lora_server.library import Library
+from lora_server.records import Place
 from lora_server.revocations import Revocations
 from lora_server.tokens import mint
 from lora_server.web.app import create_app
-from lora_server.web.keys import LIBRARY
+from lora_server.web.keys import DRAIN, LIBRARY
 from lora_server.web.serving import listening
 
 KEY = Key(kid=None, algorithm="HS256", material=b"a test key of at least 32 bytes, no more")
@@ -86,6 +89,20 @@ class Server:
         """Return the folder of deleted files."""
         return self.config.storage.bin_dir
 
+    @property
+    def in_flight(self) -> int:
+        """Return how many uploads are being taken in."""
+        return self.app[DRAIN].in_flight
+
+    async def empty(self) -> None:
+        """Remove everything that is stored, once every upload has ended."""
+        while self.in_flight:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.01)
+        for lora in (await self.library.catalog.page(Selection(limit=1000))).items:
+            await self.library.move_to_bin(lora.location, "test")
+        for lora in (await self.library.catalog.page(Selection(Place.BIN, limit=1000))).items:
+            await self.library.purge(lora.location)
+
     def files(self) -> list[Path]:
         """Return every file in the three trees; staging leftovers show up here too."""
         storage = self.config.storage
@@ -106,7 +123,9 @@ async def running(config: Config) -> AsyncIterator[Server]:
         yield Server(app, config, port, session)
 
 
-def form(content: bytes, filename: str = "ink.safetensors", **fields: str) -> aiohttp.FormData:
+def form(
+    content: bytes | BytesIO, filename: str = "ink.safetensors", **fields: str
+) -> aiohttp.FormData:
     """Return an upload as a browser's FormData sends it: fields first, then the file."""
     data = aiohttp.FormData(quote_fields=False)
     for name, value in fields.items():

@@ -16,10 +16,29 @@ from lora_server.config import StorageConfig
 from lora_server.errors import CatalogUnusable, ConfigInvalid
 from lora_server.moves import Move
 from lora_server.reconcile import Reconciler
-from lora_server.records import FileFacts, Location, Override, Place, Source, StoredLora
+from lora_server.records import (
+    FileFacts,
+    Judgement,
+    Location,
+    Override,
+    Place,
+    Source,
+    StoredLora,
+    Verdict,
+)
 from tests.invariants import assert_sound
 from tests.libraries import in_bin, in_models, listed, opened_library, upload
+from tests.open_door import OpenDoor
 
+RANK_4 = Judgement(
+    verdict=Verdict.ACCEPTED,
+    summary={"rank": 4},
+    inspection={"rank": 4, "triggers": ["ink", "\u00e9t\u00e9"], "nested": {"a": None}},
+    adapter="LoRA",
+    base_model="SDXL",
+    data_begin=800,
+)
+REFUSED = Judgement(verdict=Verdict.REFUSED, summary={"code": "x"}, inspection=None)
 FACTS = FileFacts(size=10, mtime_ns=20, inode=30)
 
 
@@ -44,8 +63,8 @@ def record(location: Location, **changes: Any) -> StoredLora:
         uploaded_by="tester",
         source=Source.UPLOAD,
         uploaded_at=1_700_000_000,
-        inspection=None,
-        verdict=None,
+        judgement=None,
+        tensors_sha256=None,
         override=Override(),
         deleted_at=None,
         deleted_by=None,
@@ -72,9 +91,7 @@ async def names(catalog: Catalog, **selection: Any) -> list[str]:
 
 async def test_what_was_entered_is_found(catalog: Catalog) -> None:
     """A record comes back as it went in, with an id."""
-    entered = record(
-        in_models(), inspection={"rank": 16}, verdict="accepted", filename="Ink!.safetensors"
-    )
+    entered = record(in_models(), judgement=RANK_4, filename="Ink!.safetensors")
     await catalog.add_found(entered)
 
     found = await catalog.find(in_models())
@@ -149,12 +166,12 @@ async def test_a_move_of_a_vanished_row_fails_and_drops_nothing(catalog: Catalog
 
 
 async def test_changed_content_makes_what_was_found_out_void(catalog: Catalog) -> None:
-    """Digests and size are new, inspection and verdict gone, the admin's word stays."""
-    lora = await add(catalog, in_models(), inspection={"rank": 4}, verdict="accepted")
+    """Digests, size and judgement are new, the weights are unread, the admin's word stays."""
+    lora = await add(catalog, in_models(), judgement=RANK_4, tensors_sha256="aa" * 32)
     await catalog.set_override(lora.id, Override(notes="mine"))
     facts = FileFacts(size=99, mtime_ns=98, inode=97)
 
-    await catalog.set_content(lora.id, "ef" * 32, facts)
+    await catalog.set_content(lora.id, "ef" * 32, facts, REFUSED)
 
     changed = await catalog.find(in_models())
     assert changed == replace(
@@ -164,15 +181,15 @@ async def test_changed_content_makes_what_was_found_out_void(catalog: Catalog) -
         uploaded_sha256="ef" * 32,
         uploaded_size=99,
         source=Source.FOUND,
-        inspection=None,
-        verdict=None,
+        judgement=REFUSED,
+        tensors_sha256=None,
         override=Override(notes="mine"),
     )
 
 
 async def test_a_touched_file_changes_only_its_facts(catalog: Catalog) -> None:
     """What is known of the bytes holds."""
-    lora = await add(catalog, in_models(), inspection={"rank": 4}, verdict="accepted")
+    lora = await add(catalog, in_models(), judgement=RANK_4)
     facts = replace(FACTS, mtime_ns=21)
 
     await catalog.set_facts(lora.id, facts)
@@ -183,30 +200,25 @@ async def test_a_touched_file_changes_only_its_facts(catalog: Catalog) -> None:
 async def test_an_inspection_is_kept(catalog: Catalog) -> None:
     """The whole of it comes back, and its short forms can be filtered by."""
     lora = await add(catalog, in_models())
-    told = {"rank": 16, "triggers": ["ink", "\u00e9t\u00e9"], "nested": {"a": None}}
 
-    await catalog.set_inspection(
-        lora.id, inspection=told, verdict="accepted", adapter="lora", base_model="sdxl"
-    )
+    await catalog.set_judgements({lora.id: RANK_4})
 
     found = await catalog.find(in_models())
     assert found is not None
-    assert (found.inspection, found.verdict) == (told, "accepted")
-    assert await names(catalog, adapter="lora", verdict="accepted", base_model="sdxl") != []
+    assert found.judgement == RANK_4
+    assert await names(catalog, adapter="LoRA", verdict="accepted", base_model="SDXL") != []
 
 
 async def test_an_override_is_kept_apart_and_wins(catalog: Catalog) -> None:
     """Filters see what the admin said; taking it back shows what was detected again."""
     lora = await add(catalog, in_models())
-    await catalog.set_inspection(
-        lora.id, inspection=None, verdict="accepted", adapter=None, base_model="sdxl"
-    )
+    await catalog.set_judgements({lora.id: RANK_4})
     override = Override(base_model="flux", trigger_words=("a", "b"), notes="checked")
 
     changed = await catalog.set_override(lora.id, override)
-    as_told = (await names(catalog, base_model="flux"), await names(catalog, base_model="sdxl"))
+    as_told = (await names(catalog, base_model="flux"), await names(catalog, base_model="SDXL"))
     await catalog.set_override(lora.id, Override())
-    as_detected = (await names(catalog, base_model="flux"), await names(catalog, base_model="sdxl"))
+    as_detected = (await names(catalog, base_model="flux"), await names(catalog, base_model="SDXL"))
 
     assert changed is not None
     assert changed.override == override
@@ -373,7 +385,7 @@ async def test_a_search_finds_the_name_that_a_file_has_now(catalog: Catalog) -> 
 async def test_filters_hold_together(catalog: Catalog) -> None:
     """Each filter narrows, and the count with it."""
     await add(catalog, in_models("a.pt"), sha256="aa")
-    await add(catalog, in_models("b.pt"), sha256="bb", verdict="refused")
+    await add(catalog, in_models("b.pt"), sha256="bb", judgement=REFUSED)
     await add(catalog, in_models("a.pt", "faces"), sha256="aa")
 
     page = await catalog.page(Selection(entity_type="styles", sha256="aa"))
@@ -390,7 +402,7 @@ async def test_every_connection_is_durable(catalog: Catalog) -> None:
     """Write-ahead log and full synchronisation, on all connections of the pool at once."""
 
     async def pragmas(together: asyncio.Barrier) -> tuple[str, int]:
-        async with catalog._database.reading() as connection:  # noqa: SLF001 - what is tested
+        async with catalog._database._engine.begin() as connection:  # noqa: SLF001 - what is tested
             await together.wait()
             journal = await connection.exec_driver_sql("PRAGMA journal_mode")
             synchronous = await connection.exec_driver_sql("PRAGMA synchronous")
@@ -417,7 +429,7 @@ async def test_a_page_and_its_count_are_of_one_moment(catalog: Catalog) -> None:
     """Within one transaction a reader sees nothing of what is written meanwhile."""
     await add(catalog, in_models("a.pt"))
 
-    async with catalog._database.reading() as connection:  # noqa: SLF001 - what is tested
+    async with catalog._database._engine.begin() as connection:  # noqa: SLF001 - what is tested
         query = "SELECT count(*) FROM loras"
         before = (await connection.exec_driver_sql(query)).scalar_one()
         await catalog.add_found(record(in_models("b.pt")))
@@ -508,7 +520,7 @@ async def test_a_lost_catalogue_is_rebuilt_from_the_tree(storage: StorageConfig)
 
     async with (
         opened_library(storage) as library,
-        Reconciler(library, rest_s=0).running() as reconciler,
+        Reconciler(library, OpenDoor(), rest_s=0).running() as reconciler,
     ):
         await reconciler.idle()
         live, gone = await listed(library), await listed(library, Place.BIN)

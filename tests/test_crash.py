@@ -10,6 +10,7 @@ import pytest
 from lora_server.reconcile import Reconciler
 from tests.invariants import assert_sound
 from tests.libraries import opened_library, storage_in
+from tests.open_door import OpenDoor
 from tests.steps import ACKNOWLEDGED, OPERATIONS, UNHEARD, deleters, knowledge
 
 
@@ -31,7 +32,9 @@ async def test_a_kill_at_any_step_breaks_no_promise(tmp_path: Path, operation: s
     for number, step in enumerate(steps):
         storage = storage_in(tmp_path / str(number))
         async with opened_library(storage) as library:
-            await Reconciler(library).compare_all()  # as at every start; it reads nothing yet
+            await Reconciler(
+                library, OpenDoor()
+            ).compare_all()  # as at every start; it reads nothing yet
             known, deleted_by = await knowledge(library), await deleters(library)
 
         assert known == {("tester", "upload", "ink.safetensors")}, step

@@ -23,6 +23,7 @@ from lora_server.reconcile import Reconciler
 from lora_server.records import Override, Place
 from tests.invariants import assert_sound
 from tests.libraries import in_bin, in_models, listed, names_in, opened_library, upload
+from tests.open_door import OpenDoor
 from tests.steps import (
     ACKNOWLEDGED,
     CATALOG_STEPS,
@@ -325,7 +326,7 @@ async def test_a_file_taken_away_by_hand_is_told(
 
     with pytest.raises(told):
         await OPERATIONS[operation](library)
-    await Reconciler(library).compare_all()
+    await Reconciler(library, OpenDoor()).compare_all()
 
     assert await knowledge(library) == {("tester", "upload", "ink.safetensors")}
     assert_sound(storage, acknowledged=[OLD, NEW])
@@ -461,7 +462,7 @@ async def test_what_fails_for_good_is_mended_at_the_next_start(
             await OPERATIONS[operation](library)
     steps.hook = quiet
     async with steps.library(storage) as library:
-        await Reconciler(library).compare_all()
+        await Reconciler(library, OpenDoor()).compare_all()
         known = await knowledge(library)
 
     assert known == {("tester", "upload", "ink.safetensors")}
@@ -524,7 +525,7 @@ async def test_moves_in_opposite_directions_do_not_wait_for_each_other(
         await asyncio.gather(
             *(library.move(in_models(f"a{number}.pt", "styles"), "faces") for number in range(10)),
             *(library.move(in_models(f"b{number}.pt", "faces"), "styles") for number in range(10)),
-            Reconciler(library).compare_all(),
+            Reconciler(library, OpenDoor()).compare_all(),
         )
 
     assert names_in(storage.models_dir / "styles") == [f"b{number}.pt" for number in range(10)]

@@ -18,6 +18,7 @@ from lora_server.reconcile import Reconciler
 from lora_server.records import Location, Override, Place, Source
 from tests.invariants import assert_sound
 from tests.libraries import in_bin, in_models, listed, opened_library, storage_in, upload
+from tests.open_door import OpenDoor
 from tests.steps import Steps, quiet
 from tests.test_catalog import record
 
@@ -44,7 +45,7 @@ async def listed_at(library: Library, *locations: Location) -> None:
 @asynccontextmanager
 async def reconciled(library: Library) -> AsyncIterator[Reconciler]:
     """Run a reconciler that needs little rest."""
-    async with Reconciler(library, rest_s=REST_S).running() as reconciler:
+    async with Reconciler(library, OpenDoor(), rest_s=REST_S).running() as reconciler:
         yield reconciler
 
 
@@ -112,7 +113,7 @@ async def test_a_file_moved_over_another_keeps_its_knowledge(
     await upload(library, b"replaced", "replaced.pt")
     path_of(library, in_models("moved.pt")).replace(path_of(library, in_models("replaced.pt")))
 
-    await Reconciler(library).compare_all()
+    await Reconciler(library, OpenDoor()).compare_all()
 
     [lora] = (await library.catalog.known_files()).values()
     assert (lora.filename, lora.location) == ("moved.pt", in_models("replaced.pt"))
@@ -125,7 +126,7 @@ async def test_a_move_within_the_bin_does_not_start_its_retention_anew(library: 
     binned = await library.move_to_bin(in_models(), "admin")
     path_of(library, in_bin()).rename(path_of(library, in_bin("other.pt")))
 
-    await Reconciler(library).compare_all()
+    await Reconciler(library, OpenDoor()).compare_all()
 
     moved = await library.catalog.find(in_bin("other.pt"))
     assert moved is not None
@@ -141,7 +142,7 @@ async def test_a_lost_mount_forgets_nothing(library: Library, storage: StorageCo
     storage.models_dir.mkdir()
 
     with pytest.raises(StorageUnusable):
-        await Reconciler(library).compare_all()
+        await Reconciler(library, OpenDoor()).compare_all()
 
     assert await library.catalog.find(in_models()) == before
 
@@ -153,9 +154,9 @@ async def test_thousands_of_files_are_compared_without_reading_them(library: Lib
         (styles / f"{number}.pt").touch()
     on_disk = await library.store.scan(Place.MODELS)
     rows = [row_of(record(location, facts=facts)) for location, facts in on_disk.items()]
-    async with library.catalog._database.writing() as connection:  # noqa: SLF001 - for speed
+    async with library.catalog._database._engine.begin() as connection:  # noqa: SLF001 - for speed
         await connection.execute(insert(loras), rows)
-    reconciler = Reconciler(library)
+    reconciler = Reconciler(library, OpenDoor())
 
     await reconciler.compare_all()
     await asyncio.wait_for(reconciler.idle(), 1)
@@ -402,7 +403,7 @@ async def test_junk_is_left_alone(watched: Library, storage: StorageConfig) -> N
     path_of(watched, in_models("real.pt")).write_bytes(b"real")
 
     await listed_at(watched, in_models("real.pt"))
-    await Reconciler(watched).compare_all()
+    await Reconciler(watched, OpenDoor()).compare_all()
 
     assert (await watched.catalog.known_files()).keys() == {in_models("real.pt")}
     assert all(path.read_bytes() == b"junk" for path in junk)
@@ -421,7 +422,7 @@ async def test_uploads_that_race_with_the_watcher_are_listed_once(
         if content[1] % 3 == 0:
             await watched.move(stored.location, "faces")
 
-    reconciler = Reconciler(watched, rest_s=0)
+    reconciler = Reconciler(watched, OpenDoor(), rest_s=0)
     await asyncio.gather(*map(send, contents), *(reconciler.compare_all() for _ in range(20)))
     await asyncio.sleep(1)  # the watcher's turn
 
@@ -441,7 +442,7 @@ async def test_a_comparison_waits_for_an_upload_in_the_middle(storage: StorageCo
 
     steps = Steps()
     async with steps.library(storage) as library:
-        reconciler = Reconciler(library, rest_s=0)
+        reconciler = Reconciler(library, OpenDoor(), rest_s=0)
         steps.hook = pause
         uploading = asyncio.create_task(upload(library, b"x"))
         await named.wait()

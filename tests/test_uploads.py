@@ -5,9 +5,10 @@ import hashlib
 
 import pytest
 
+from tests.loras import lora
 from tests.server import ADMIN, UPLOADER, Server, form
 
-SMALL = b"x" * 1000
+SMALL = lora()
 
 
 async def test_an_upload_is_stored_under_its_name(server: Server) -> None:
@@ -41,7 +42,7 @@ async def test_a_taken_name_is_versioned(server: Server) -> None:
 
 async def test_a_race_for_one_name_overwrites_nothing(server: Server) -> None:
     """Forty uploads of one name at once become forty versions, each with its own bytes."""
-    contents = [bytes([number]) * 5000 for number in range(40)]
+    contents = [lora(5000, bytes([number])) for number in range(40)]
 
     async def send(content: bytes) -> tuple[str, str]:
         async with server.session.post(

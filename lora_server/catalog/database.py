@@ -1,11 +1,11 @@
 """The SQLite database under the catalogue: how it is connected to, and its tables made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Executable, RowMapping, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -14,15 +14,16 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from lora_server.catalog.tables import SCHEMA_VERSION, metadata
 from lora_server.errors import CatalogUnusable, ConfigInvalid
+from lora_server.uninterrupted import uninterrupted
 
 _BUSY_TIMEOUT_S = 5
 
 
 class Database:
-    """One database; every block of either kind is one transaction.
+    """One database; every call is one transaction, and is never left half-way by a cancellation.
 
     Raises:
-        CatalogUnusable: from any block, when the database cannot be read or written.
+        CatalogUnusable: from any call, when the database cannot be read or written.
 
     """
 
@@ -46,38 +47,47 @@ class Database:
         database = cls(engine)
         try:
             try:
-                await database._make_tables()
+                await uninterrupted(database._make_tables())
             except CatalogUnusable as error:
                 raise ConfigInvalid(f"storage.state_dir: {path}: {error.why}") from error
             yield database
         finally:
-            await engine.dispose()
+            await uninterrupted(engine.dispose())
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Read one state of the database, whatever is written meanwhile."""
-        with _database_errors():
-            async with self._engine.connect() as connection:
-                yield connection
+    async def read(self, *statements: Executable) -> list[Sequence[RowMapping]]:
+        """Return the rows of each statement, all of one state of the database."""
+        return await uninterrupted(self._run(statements))
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Write; durable when the block has ended, undone when it raises."""
+    async def write(self, *statements: Executable) -> list[Sequence[RowMapping]]:
+        """Run the statements as one transaction, durable on return; returns their rows."""
+        return await uninterrupted(self._write(statements))
+
+    async def _write(self, statements: Sequence[Executable]) -> list[Sequence[RowMapping]]:
+        async with self._turn:
+            return await self._run(statements)
+
+    async def _run(self, statements: Sequence[Executable]) -> list[Sequence[RowMapping]]:
         with _database_errors():
-            async with self._turn, self._engine.begin() as connection:
-                yield connection
+            async with self._engine.begin() as connection:
+                return [await _rows(connection, statement) for statement in statements]
 
     async def _make_tables(self) -> None:
-        async with self.writing() as connection:
-            version = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
-            if version not in (0, SCHEMA_VERSION):  # 0 is a database that was just made
-                raise CatalogUnusable(
-                    f"this catalogue is of version {version}, and this lora-server reads version "
-                    f"{SCHEMA_VERSION}; run the one that wrote it, or move the file away and "
-                    "what the files tell is listed anew"
-                )
-            await connection.run_sync(metadata.create_all)
-            await connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        with _database_errors():
+            async with self._engine.begin() as connection:
+                version = (await connection.exec_driver_sql("PRAGMA user_version")).scalar_one()
+                if version not in (0, SCHEMA_VERSION):  # 0 is a database that was just made
+                    raise CatalogUnusable(
+                        f"this catalogue is of version {version}, and this lora-server reads "
+                        f"version {SCHEMA_VERSION}; run the one that wrote it, or move the file "
+                        "away and what the files tell is listed anew"
+                    )
+                await connection.run_sync(metadata.create_all)
+                await connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+async def _rows(connection: AsyncConnection, statement: Executable) -> Sequence[RowMapping]:
+    result = await connection.execute(statement)
+    return result.mappings().all() if result.returns_rows else ()
 
 
 @contextmanager

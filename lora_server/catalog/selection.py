@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, UnaryExpression, func, select
 
 from lora_server import names
-from lora_server.catalog.tables import loras
+from lora_server.catalog.tables import LISTED, loras
 from lora_server.records import Place, StoredLora
 
 # What an admin says wins over what was detected.
@@ -51,7 +51,7 @@ class Page:
 def page_query(selection: Selection) -> Select[*tuple[Any, ...]]:
     """Return the query for the rows of the page; ties are broken by partial path."""
     return (
-        select(*loras.c)
+        select(*LISTED)
         .where(*_conditions(selection))
         .order_by(_order(selection.sort), loras.c.entity_type, loras.c.name)
         .offset(selection.skip)
@@ -61,7 +61,7 @@ def page_query(selection: Selection) -> Select[*tuple[Any, ...]]:
 
 def count_query(selection: Selection) -> Select[int]:
     """Return the query for the number of all rows that match."""
-    return select(func.count()).select_from(loras).where(*_conditions(selection))
+    return select(func.count().label("matches")).select_from(loras).where(*_conditions(selection))
 
 
 def _order(sort: str) -> UnaryExpression[object]:

@@ -19,14 +19,18 @@ from lora_server import names
 from lora_server.moves import Move
 from lora_server.records import (
     FileFacts,
+    Judgement,
     Location,
     Override,
     Place,
     Source,
     StoredLora,
+    Verdict,
 )
 
 SCHEMA_VERSION = 1  # PRAGMA user_version; a database of another version is refused
+
+UNREAD_TENSORS = "tensors_sha256 IS NULL AND data_begin > 0"
 
 metadata = MetaData()
 
@@ -56,10 +60,13 @@ loras = Table(
     Column("uploaded_by", String),
     Column("source", String, nullable=False),
     Column("uploaded_at", Integer, nullable=False),
-    Column("inspection", String),
+    Column("tensors_sha256", String),
     Column("verdict", String),
+    Column("summary", String),
+    Column("inspection", String),
     Column("adapter", String),
     Column("base_model", String),
+    Column("data_begin", Integer, nullable=False, server_default="0"),
     Column("override_base_model", String),
     Column("override", String, nullable=False, server_default="{}"),
     Column("deleted_at", Integer),
@@ -69,10 +76,16 @@ loras = Table(
 Index("one_row_per_file", loras.c.place, loras.c.entity_type, loras.c.name, unique=True)
 Index("by_sha256", loras.c.sha256)
 Index("by_uploaded_sha256", loras.c.uploaded_sha256)
+Index("by_tensors", loras.c.tensors_sha256)
+Index("unread_tensors", loras.c.id, sqlite_where=text(UNREAD_TENSORS))
 Index("by_age", loras.c.place, loras.c.uploaded_at, loras.c.entity_type, loras.c.name)
 Index("by_size", loras.c.place, loras.c.size, loras.c.entity_type, loras.c.name)
 Index("by_name", loras.c.place, loras.c.name, loras.c.entity_type)
 Index("unfinished", loras.c.next_place, sqlite_where=text("next_place IS NOT NULL"))
+
+
+# What a listing shows; whole inspections are read one at a time.
+LISTED = tuple(column for column in loras.c if column.name != "inspection")
 
 
 def location_of(row: RowMapping) -> Location:
@@ -100,12 +113,42 @@ def record_of(row: RowMapping) -> StoredLora:
         uploaded_by=row["uploaded_by"],
         source=Source(row["source"]),
         uploaded_at=row["uploaded_at"],
-        inspection=json.loads(row["inspection"]) if row["inspection"] else None,
-        verdict=row["verdict"],
+        judgement=_judgement_of(row),
+        tensors_sha256=row["tensors_sha256"],
         override=_override_of(json.loads(row["override"])),
         deleted_at=row["deleted_at"],
         deleted_by=row["deleted_by"],
     )
+
+
+def _judgement_of(row: RowMapping) -> Judgement | None:
+    if row["verdict"] is None:
+        return None
+    inspection = row.get("inspection")  # listings leave it out
+    return Judgement(
+        verdict=Verdict(row["verdict"]),
+        summary=json.loads(row["summary"]),
+        inspection=json.loads(inspection) if inspection else None,
+        adapter=row["adapter"],
+        base_model=row["base_model"],
+        data_begin=row["data_begin"],
+    )
+
+
+def judged(judgement: Judgement | None) -> dict[str, Any]:
+    """Return the columns that hold what was found out about a file."""
+    if judgement is None:
+        unknown = ("verdict", "summary", "inspection", "adapter", "base_model")
+        return {**dict.fromkeys(unknown), "data_begin": 0}
+    inspection = judgement.inspection
+    return {
+        "verdict": judgement.verdict,
+        "summary": json.dumps(judgement.summary),
+        "inspection": None if inspection is None else json.dumps(inspection),
+        "adapter": judgement.adapter,
+        "base_model": judgement.base_model,
+        "data_begin": judgement.data_begin,
+    }
 
 
 def _override_of(data: Mapping[str, Any]) -> Override:
@@ -144,7 +187,7 @@ def as_known(facts: FileFacts) -> dict[str, int]:
 
 
 def row_of(lora: StoredLora) -> dict[str, Any]:
-    """Turn a record into a row; what was detected and overridden is noted apart."""
+    """Turn a record into a row; what is overridden is noted apart."""
     return {
         **standing_at(lora.location),
         **as_known(lora.facts),
@@ -157,8 +200,8 @@ def row_of(lora: StoredLora) -> dict[str, Any]:
         "uploaded_by": lora.uploaded_by,
         "source": lora.source,
         "uploaded_at": lora.uploaded_at,
-        "inspection": json.dumps(lora.inspection) if lora.inspection is not None else None,
-        "verdict": lora.verdict,
+        **judged(lora.judgement),
+        "tensors_sha256": lora.tensors_sha256,
         "deleted_at": lora.deleted_at,
         "deleted_by": lora.deleted_by,
     }

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_server.cli import configuration, key, token
+from lora_server.cli.reinspect import reinspect
 from lora_server.cli.serve import serve
 from lora_server.cli.status import Commands
 
@@ -16,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold keys and tokens
 )
 app.command(epilog="Example: lora-server serve --config /etc/lora-server/config.toml")(serve)
+app.command(epilog="Example: lora-server reinspect --config /etc/lora-server/config.toml")(
+    reinspect
+)
 app.add_typer(token.app, name="token")
 app.add_typer(key.app, name="key")
 app.add_typer(configuration.app, name="config")

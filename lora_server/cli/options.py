@@ -36,5 +36,5 @@ def duration(text: str, option: str) -> float:
 def token_text(given: str | None) -> str:
     """Return the token that was given, or read it from stdin for None and `-`."""
     if given is None or given == "-":
-        return typer.get_text_stream("stdin").read().strip()
+        return typer.get_text_stream("stdin", errors="replace").read().strip()
     return given.strip()

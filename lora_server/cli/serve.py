@@ -9,8 +9,9 @@ import typer
 from lora_server import logs
 from lora_server.cli import local
 from lora_server.cli.options import ConfigPath
+from lora_server.cli.status import fail
 from lora_server.config import credentials_directory, load
-from lora_server.errors import ConfigInvalid
+from lora_server.errors import CannotListen, ConfigInvalid
 from lora_server.jwt_keys import load_keys
 from lora_server.revocations import Revocations
 from lora_server.web.app import create_app
@@ -37,4 +38,7 @@ def serve(*, config: ConfigPath = None, local_folder: LocalFolder = None) -> Non
     logs.configure(settings.logging)
     keys = load_keys(settings.auth, credentials=credentials_directory())
     revocations = Revocations(settings.auth.revoked_file)
-    asyncio.run(serve_until_signalled(create_app(settings, keys, revocations)))
+    try:
+        asyncio.run(serve_until_signalled(create_app(settings, keys, revocations)))
+    except CannotListen as error:
+        fail(str(error))

@@ -100,10 +100,10 @@ def revoke(
     auth = load(config).auth
     if auth.revoked_file is None:
         raise ConfigInvalid("auth.revoked_file: not set, so there is nowhere to write it down")
-    ended = subject or jti or _jti(token_text(token))
+    ended = (subject if jti is None else jti) if token is None else _jti(token_text(token))
     if not tokens.is_identifier(ended):
         _misused("--jti, --subject", "no token that verifies has such a value")
-    write = revoke_subject if subject else revoke_token
+    write = revoke_token if subject is None else revoke_subject
     keep_s = auth.max_ttl + 2 * auth.leeway  # by then every token it could name has expired
     try:
         write(auth.revoked_file, ended, now=time.time(), keep_s=keep_s)

@@ -17,11 +17,11 @@ from lora_server.errors import (
     UnsupportedUpload,
     UploadTooLarge,
 )
+from lora_server.web.parameters import parameters
 from lora_server.web.uploads import FRAMING_BYTES
 
 # RFC 2046, section 5.1.1: 1 to 70 of these characters, not ending in a space.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_PARAMETER = re.compile(r';\s*([^=;\s]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"\s]*)\s*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Head:
     content_encoding: str
     content_length: int | None  # bytes of the whole body; None when it comes chunked
 
+    def most_bytes(self, max_file_bytes: int) -> int:
+        """Return how many bytes of disk the upload may take."""
+        return max_file_bytes if self.content_length is None else self.content_length
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -39,6 +43,7 @@ class Room:
 
     max_file_bytes: int
     free: int
+    promised: int  # to uploads in flight; what they have written of it counts twice
     reserve: int
 
 
@@ -55,10 +60,10 @@ def admit(head: Head, room: Room) -> str:
     if head.content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedUpload("Send the body as it is, without a Content-Encoding.")
     boundary = _boundary(head.content_type)
-    length = head.content_length or 0
+    length = head.most_bytes(room.max_file_bytes)
     if length > room.max_file_bytes + FRAMING_BYTES:
         raise UploadTooLarge(room.max_file_bytes)
-    if room.free - length < room.reserve:
+    if room.free - room.promised - length < room.reserve:
         raise StorageFull
     return boundary
 
@@ -67,11 +72,13 @@ def _boundary(content_type: str) -> str:
     media_type, _, _ = content_type.partition(";")
     if media_type.strip().lower() != "multipart/form-data":
         raise UnsupportedUpload("Send the file as multipart/form-data, in the field 'file'.")
-    parameters = _PARAMETER.findall(content_type)
-    boundaries = [value for name, value in parameters if name.lower() == "boundary"]
+    try:
+        boundaries = [value for name, value in parameters(content_type) if name == "boundary"]
+    except ValueError as error:
+        raise MalformedUpload("the Content-Type cannot be read") from error
     if len(boundaries) != 1:
         raise MalformedUpload("Content-Type must have exactly one boundary")
-    boundary = str(boundaries[0]).removeprefix('"').removesuffix('"')
+    boundary = boundaries[0].removeprefix('"').removesuffix('"')
     if not _BOUNDARY.fullmatch(boundary):
         raise MalformedUpload("the boundary must be 1 to 70 characters of RFC 2046")
     return boundary
@@ -81,13 +88,14 @@ class UploadSlots:
     """How many uploads may be in flight, in all and for one principal."""
 
     def __init__(self, *, total: int, per_principal: int) -> None:
+        self.promised = 0  # bytes of disk that the uploads in flight may take
         self._total = total
         self._per_principal = per_principal
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def taken(self, subject: str) -> Iterator[None]:
-        """Hold one slot.
+    def taken(self, subject: str, size: int) -> Iterator[None]:
+        """Hold one slot for an upload of at most `size` bytes.
 
         Raises:
             TooManyUploads: none is free.
@@ -98,8 +106,10 @@ class UploadSlots:
         if self._taken.total() >= self._total:
             raise TooManyUploads(self._total, of_principal=False)
         self._taken[subject] += 1
+        self.promised += size
         try:
             yield
         finally:
+            self.promised -= size
             self._taken[subject] -= 1
             self._taken += Counter()  # drops the subjects that count zero

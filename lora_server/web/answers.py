@@ -1,6 +1,6 @@
 """Records become the shapes of the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +12,12 @@ from lora_server.records import Location, Place, StoredLora
 from lora_server.web import schemas
 
 
-def respond(answer: BaseModel) -> web.Response:
-    """Return a 200 with a body of one of the schemas."""
-    return web.Response(text=answer.model_dump_json(), content_type="application/json")
+def respond(
+    answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a body of one of the schemas; JSON is UTF-8 and names no charset (RFC 8259)."""
+    body = answer.model_dump_json().encode()
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def timestamp(seconds: int) -> str:
@@ -49,7 +52,7 @@ def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
         "upload_timestamp": timestamp(lora.uploaded_at),
         "sha256": lora.sha256,
         "uploaded_sha256": lora.uploaded_sha256 if converted else None,
-        "inspection": dict(lora.inspection) if lora.inspection is not None else None,
+        "inspection": dict(lora.judgement.summary) if lora.judgement else None,
     }
 
 
@@ -58,7 +61,7 @@ def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
     return schemas.LoRA(
         **_upload_fields(lora, layout),
         entity_type=lora.location.entity_type,
-        verdict=lora.verdict,
+        verdict=lora.judgement.verdict if lora.judgement else None,
         uploaded_by=lora.uploaded_by,
         source=lora.source.value,
         overrides=schemas.Overrides(
@@ -68,6 +71,47 @@ def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
             ),
             notes=lora.override.notes,
         ),
+    )
+
+
+def detailed(
+    lora: StoredLora, layout: Layout, same: Sequence[StoredLora], weights: Sequence[StoredLora]
+) -> schemas.LoRADetail:
+    """Return all that is known of a LoRA; `same` bytes and same `weights` as other files."""
+    shown = listed(lora, layout).model_dump()
+    inspection = lora.judgement.inspection if lora.judgement else None
+    twins = {twin.id: ("bytes", twin) for twin in same}
+    others = {**{twin.id: ("weights", twin) for twin in weights}, **twins}
+    return schemas.LoRADetail.model_validate(
+        shown
+        | {
+            "inspection": inspection or shown["inspection"],
+            "hashes": _hashes(lora, inspection or {}),
+            "duplicate_of": [
+                {"partial_path": twin.location.partial_path, "kind": kind}
+                for twin_id, (kind, twin) in sorted(others.items())
+                if twin_id != lora.id
+            ],
+        }
+    )
+
+
+def _hashes(lora: StoredLora, inspection: Mapping[str, Any]) -> schemas.Hashes:
+    """Return the digests that were computed, and beside them what the file claims of itself."""
+    tensors = lora.tensors_sha256
+    return schemas.Hashes(
+        sha256=lora.sha256,
+        autov2=lora.sha256[:10],
+        tensors_sha256=tensors,
+        autov3=tensors and tensors[:12],
+        claims=[
+            schemas.HashClaim(
+                source=claim["source"],
+                value=claim["value"],
+                matches=None if tensors is None else claim["value"] == tensors,
+            )
+            for claim in inspection.get("hash_claims", ())
+        ],
     )
 
 

@@ -10,18 +10,23 @@ from aiohttp import web
 
 from lora_server.catalog import Catalog
 from lora_server.config import Config
+from lora_server.door import Door
 from lora_server.errors import ConfigInvalid, LoraServerError
+from lora_server.fingerprints import Fingerprinter
+from lora_server.judge import JudgePool
 from lora_server.jwt_keys import Key
 from lora_server.library import Library
 from lora_server.reconcile import Reconciler
 from lora_server.revocations import Revocations
 from lora_server.store import Store
 from lora_server.tokens import TokenVerifier
+from lora_server.uninterrupted import meanwhile
 from lora_server.web import openapi, routes
 from lora_server.web.admission import UploadSlots
 from lora_server.web.draining import Drain
 from lora_server.web.keys import (
     CONFIG,
+    DOOR,
     DRAIN,
     LIBRARY,
     LOGINS,
@@ -37,9 +42,8 @@ from lora_server.web.logins import FailedLogins
 from lora_server.web.metrics import Metrics
 from lora_server.web.middlewares import MIDDLEWARES, stamp
 from lora_server.web.readiness import Readiness
-from lora_server.web.routing import RouteTable, expect_later, nothing_here
+from lora_server.web.routing import MAX_JSON_BYTES, RouteTable, expect_later, nothing_here
 
-MAX_JSON_BYTES = 64 * 1024
 PURGE_INTERVAL_S = 3600.0
 REREAD_INTERVAL_S = 1.0  # how soon a revocation counts
 
@@ -79,18 +83,19 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
     async with (
         Store.opened(app[CONFIG].storage) as store,
         Catalog.opened(store.layout.catalog) as catalog,
+        JudgePool() as judges,
     ):
-        app[LIBRARY] = Library(store, catalog)
-        app[READINESS] = Readiness(app[LIBRARY])
-        await app[LIBRARY].recover()
-        async with Reconciler(app[LIBRARY]).running():
+        library = app[LIBRARY] = Library(store, catalog)
+        door = app[DOOR] = Door(judges, app[CONFIG].ingest)
+        app[READINESS] = Readiness(library)
+        await library.recover()
+        async with Reconciler(library, door).running(), Fingerprinter(library).running():
             yield
 
 
 async def _retention(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_purge_now_and_then(app))
-    yield
-    task.cancel()
+    async with meanwhile(_purge_now_and_then(app)):
+        yield
 
 
 async def _purge_now_and_then(app: web.Application) -> None:
@@ -105,9 +110,8 @@ async def _purge_now_and_then(app: web.Application) -> None:
 
 
 async def _revocations(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_reread_now_and_then(app[REVOCATIONS]))
-    yield
-    task.cancel()
+    async with meanwhile(_reread_now_and_then(app[REVOCATIONS])):
+        yield
 
 
 async def _reread_now_and_then(revocations: Revocations) -> None:

@@ -43,6 +43,8 @@ class Drain:
                 with self._counted(deadline):
                     yield
         except TimeoutError as error:
+            if not deadline.expired():
+                raise
             raise ShuttingDown from error
 
     async def finish(self, grace_s: float) -> None:

@@ -1,5 +1,7 @@
 """Form fields, query strings and JSON bodies become checked values, with FastAPI's complaints."""
 
+import asyncio
+import base64
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
@@ -7,12 +9,14 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from lora_server.errors import Complaint, FieldInvalid, FieldsInvalid
+from lora_server.errors import Complaint, FieldInvalid, FieldsInvalid, UploadCut
 from lora_server.ingest import UploadForm
 from lora_server.records import NO_TYPE
 from lora_server.web.schemas import UploadFields
 
 M = TypeVar("M", bound=BaseModel)
+
+JSON_TIMEOUT_S = 30.0  # a JSON body is a packet or two
 
 
 def upload_form(fields: Mapping[str, str], entity_types: Collection[str]) -> UploadForm:
@@ -50,7 +54,7 @@ def parsed(model: type[M], data: Any, *, where: str) -> M:
 
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, from_attributes=True)  # for FastAPI's message
     except ValidationError as error:
         complaints = (
             Complaint((where, *item["loc"]), item["msg"], item["type"])
@@ -63,18 +67,63 @@ async def parsed_json(model: type[M], request: web.Request) -> M:
     """Read and validate a JSON body; its size is bounded by the application.
 
     Raises:
-        FieldsInvalid: it is no JSON, or not of the model's shape.
+        FieldsInvalid: it is no JSON, does not say that it is, or is not of the model's shape.
+        UploadCut: it broke off.
 
     """
-    raw = await request.read()
-    if not raw:
+    raw = await _arrived(request)
+    if raw and not _says_json(request):
+        raise FieldInvalid(
+            ("body",),
+            "Input should be a valid dictionary or object to extract fields from",
+            "model_attributes_type",
+        )
+    data = _json(raw) if raw else None
+    if data is None:
         raise FieldInvalid(("body",), "Field required", "missing")
+    return parsed(model, data, where="body")
+
+
+async def _arrived(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(JSON_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise UploadCut("The connection was lost.") from error
+
+
+def _says_json(request: web.Request) -> bool:
+    """Tell whether the type is JSON's or absent, which FastAPI takes for JSON too."""
+    kind, _, name = request.content_type.partition("/")
+    is_json = kind == "application" and (name == "json" or name.endswith("+json"))
+    return is_json or "Content-Type" not in request.headers
+
+
+def _json(raw: bytes) -> Any:
     try:
         data = json.loads(raw)
+        json.dumps(data, ensure_ascii=False).encode()  # no log or row holds half a surrogate pair
     except (ValueError, RecursionError) as error:
         position = getattr(error, "pos", 0)
         raise FieldInvalid(("body", position), "JSON decode error", "json_invalid") from error
-    return parsed(model, data, where="body")
+    return data
+
+
+def decoded(text: str | None, loc: tuple[str, ...]) -> bytes | None:
+    """Return the bytes of a base64 field.
+
+    Raises:
+        FieldInvalid: it is not base64.
+
+    """
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise FieldInvalid(loc, "Value error, not base64", "value_error") from error
 
 
 def parsed_query(model: type[M], request: web.Request) -> M:
@@ -93,6 +142,6 @@ def parsed_query(model: type[M], request: web.Request) -> M:
 
 def _doubles(doubles: Iterable[str]) -> list[Complaint]:
     return [
-        Complaint(("query", name[:64]), "The parameter is given twice", "duplicate_parameter")
+        Complaint(("query", name), "The parameter is given twice", "duplicate_parameter")
         for name in sorted(doubles)
     ]

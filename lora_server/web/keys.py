@@ -5,6 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from lora_server.config import Config
+from lora_server.door import Door
 from lora_server.library import Library
 from lora_server.records import Principal
 from lora_server.revocations import Revocations
@@ -17,6 +18,7 @@ from lora_server.web.readiness import Readiness
 from lora_server.web.routing import RouteTable
 
 CONFIG = web.AppKey("CONFIG", Config)
+DOOR = web.AppKey("DOOR", Door)
 DRAIN = web.AppKey("DRAIN", Drain)
 LIBRARY = web.AppKey("LIBRARY", Library)
 LOGINS = web.AppKey("LOGINS", FailedLogins)

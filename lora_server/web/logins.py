@@ -25,7 +25,10 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Networks
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     address = _parsed(peer)
     while address and hops and any(address in network for network in trusted):
-        address = _parsed(hops.pop()) or address
+        hop = _parsed(hops.pop())
+        if hop is None:
+            break  # what stands left of it was not seen by anyone we trust
+        address = hop
     return str(address) if address else "local"
 
 

@@ -4,9 +4,7 @@ Their docstrings are what clients read on the API page; where the customer's doc
 an operation, the words are the document's.
 """
 
-import base64
 from dataclasses import replace
-from urllib.parse import quote
 
 from aiohttp import web
 
@@ -14,13 +12,16 @@ from lora_server.catalog import Selection
 from lora_server.errors import LoraNotFound
 from lora_server.ingest import ingest
 from lora_server.names import parse_partial_path
+from lora_server.preflight import Offer
+from lora_server.preflight import preflight as foresee
 from lora_server.records import NO_TYPE, Location, Place, StoredLora
-from lora_server.web import answers, schemas
-from lora_server.web.forms import check_entity_type, parsed, parsed_json, parsed_query
+from lora_server.web import answers, problems, schemas
+from lora_server.web.forms import check_entity_type, decoded, parsed, parsed_json, parsed_query
 from lora_server.web.keys import (
     AUDIT,
     BOUNDARY,
     CONFIG,
+    DOOR,
     LIBRARY,
     METRICS,
     PRINCIPAL,
@@ -93,8 +94,12 @@ async def list_loras(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """Show one LoRA with everything that is known of it."""
-    lora = await _live(request)
-    return answers.respond(answers.listed(lora, request.app[LIBRARY].store.layout))
+    lora = await live(request)
+    catalog = request.app[LIBRARY].catalog
+    same = await catalog.find_content(lora.sha256)
+    weights = await catalog.find_tensors(lora.tensors_sha256) if lora.tensors_sha256 else ()
+    layout = request.app[LIBRARY].store.layout
+    return answers.respond(answers.detailed(lora, layout, same, weights))
 
 
 async def patch(request: web.Request) -> web.Response:
@@ -103,7 +108,7 @@ async def patch(request: web.Request) -> web.Response:
     What was detected is kept beside it. `null` takes a setting back; what is absent stays.
     """
     wanted = await parsed_json(schemas.LoRAPatch, request)
-    lora = await _live(request)
+    lora = await live(request)
     changes = wanted.model_dump(exclude_unset=True)
     if changes.get("trigger_words") is not None:
         changes["trigger_words"] = tuple(changes["trigger_words"])
@@ -146,28 +151,40 @@ async def delete(request: web.Request) -> web.Response:
     return answers.respond(answers.deleted(binned, library.store.layout))
 
 
-async def download(request: web.Request) -> web.StreamResponse:
-    """Download the bytes of a LoRA; ranges and conditional requests are understood.
+async def preflight(request: web.Request) -> web.Response:
+    """Ask whether a file would be taken, and whether its content is stored already.
 
-    `Repr-Digest` (RFC 9530) carries the recorded SHA-256 as long as it fits the file.
+    With the first bytes of a .safetensors file the answer is the verdict that the upload would
+    get, before anything large is sent. `acceptable` promises nothing about the rest of the file.
     """
-    lora = await _live(request)
-    library = request.app[LIBRARY]
-    if lora.verdict == "refused":
-        raise LoraNotFound("Servable LoRA")
-    facts = await library.store.facts(lora.location)
-    if facts is None:
-        raise LoraNotFound
-    name = quote(lora.location.name, safe="")
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-        "Cache-Control": "private, no-cache",
-    }
-    if facts == lora.facts:
-        digest = base64.b64encode(bytes.fromhex(lora.sha256)).decode()
-        headers["Repr-Digest"] = f"sha-256=:{digest}:"
-    return web.FileResponse(library.store.layout.path(lora.location), headers=headers)
+    wanted = await parsed_json(schemas.PreflightRequest, request)
+    types = _allowed_types(request)
+    check_entity_type(wanted.entity_type or NO_TYPE, {*types, NO_TYPE}, ("body", "entity_type"))
+    outlook = await foresee(
+        Offer(
+            filename=wanted.filename,
+            file_size=wanted.file_size,
+            sha256=wanted.sha256.lower() if wanted.sha256 else None,
+            header=decoded(wanted.header, ("body", "header")),
+        ),
+        library=request.app[LIBRARY],
+        door=request.app[DOOR],
+        storage=request.app[CONFIG].storage,
+    )
+    reasons = [reason for error in outlook.reasons for reason in problems.reasons(error)]
+    summary = dict(outlook.judgement.summary) if outlook.judgement else None
+    return answers.respond(
+        schemas.PreflightResponse(
+            acceptable=not reasons, reasons=reasons, exists=outlook.exists, inspection=summary
+        )
+    )
+
+
+def _allowed_types(request: web.Request) -> tuple[str, ...]:
+    storage, auth = request.app[CONFIG].storage, request.app[CONFIG].auth
+    if auth.admin_scope in request[PRINCIPAL].scopes:
+        return storage.entity_types
+    return tuple(t for t in storage.entity_types if t not in storage.admin_entity_types)
 
 
 async def has_content(request: web.Request) -> web.Response:
@@ -184,13 +201,25 @@ async def _taken_in(request: web.Request, entity_types: tuple[str, ...]) -> Stor
     incoming = MultipartUpload(request.content, request[BOUNDARY], limits, entity_types)
     metrics = request.app[METRICS]
     library = request.app[LIBRARY]
-    lora = await ingest(incoming, request[PRINCIPAL], library=library, timed=metrics.timed)
+    lora = await ingest(
+        incoming,
+        request[PRINCIPAL],
+        library=library,
+        door=request.app[DOOR],
+        timed=metrics.timed,
+    )
     metrics.received.inc(lora.uploaded_size)
     _note(request, lora)
     return lora
 
 
-async def _live(request: web.Request) -> StoredLora:
+async def live(request: web.Request) -> StoredLora:
+    """Return the live LoRA that a request's path names.
+
+    Raises:
+        LoraNotFound: there is none.
+
+    """
     location = Location(
         Place.MODELS, request.match_info["entity_type"], request.match_info["filename"]
     )

@@ -73,6 +73,7 @@ class Metrics:
             yield
         finally:
             task.cancel()
+            await asyncio.wait({task})
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -1,5 +1,6 @@
 """What happens to every request around its handler, outermost first."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -10,9 +11,16 @@ import structlog
 from aiohttp import web
 from structlog.contextvars import bound_contextvars
 
-from lora_server.errors import Forbidden, LoraServerError, ShuttingDown, Unauthenticated
+from lora_server.errors import (
+    Forbidden,
+    LoraServerError,
+    ShuttingDown,
+    Unauthenticated,
+    UploadCut,
+    UploadStalled,
+)
 from lora_server.records import Principal
-from lora_server.web import admission, problems
+from lora_server.web import admission, expectations, problems
 from lora_server.web.keys import (
     AUDIT,
     BOUNDARY,
@@ -38,6 +46,15 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-
 
 
 @web.middleware
+async def drained(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """See to it that a client which is still sending can read its answer."""
+    response = await handler(request)
+    if request.content.is_eof():
+        return response
+    return await problems.send_early(request, response)
+
+
+@web.middleware
 async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, and log and count how it ended."""
     request[REQUEST_ID] = _request_id(request.headers)
@@ -57,18 +74,15 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
 async def errors_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into answers; this is the one place where an unknown error becomes a 500."""
     try:
-        response = await handler(request)
+        return await handler(request)
     except LoraServerError as error:
         _note_refusal(request, error)
-        response = problems.answer(error)
+        return problems.answer(error)
     except web.HTTPException as error:
-        response = problems.answer_http(error)
+        return problems.answer_http(error)
     except Exception:
         log.exception("request.failed")
-        response = web.json_response({"detail": "Internal Server Error"}, status=500)
-    if not request.content.is_eof():
-        return await problems.send_early(request, response)
-    return response
+        return web.json_response({"detail": "Internal Server Error"}, status=500)
 
 
 @web.middleware
@@ -95,23 +109,61 @@ async def authorised(request: web.Request, handler: Handler) -> web.StreamRespon
 async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Decide on the head of an upload; only then is `Expect: 100-continue` answered."""
     route = request.app[ROUTES].of(request)
-    if not (route and route.upload):
-        await _continue(request)
-        return await handler(request)
-    library = request.app[LIBRARY]
-    storage = request.app[CONFIG].storage
-    room = admission.Room(
-        storage.max_file_size, await library.store.free_bytes(), storage.min_free_space
-    )
-    request[BOUNDARY] = admission.admit(_head(request), room)
-    slot = request.app[SLOTS].taken(request[PRINCIPAL].subject)
+    expectations.check(request)
+    if route and route.upload:
+        return await _upload_admitted(request, handler)
+    if route and route.body:
+        return await _small_body_admitted(request, handler, route.max_body_bytes)
+    return await handler(request)
+
+
+async def _upload_admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    storage, slots, head = request.app[CONFIG].storage, request.app[SLOTS], _head(request)
+    free = await request.app[LIBRARY].store.free_bytes()
+    room = admission.Room(storage.max_file_size, free, slots.promised, storage.min_free_space)
+    request[BOUNDARY] = admission.admit(head, room)
+    slot = slots.taken(request[PRINCIPAL].subject, head.most_bytes(storage.max_file_size))
     async with request.app[DRAIN].upload():
         with slot:
-            await _continue(request)
+            await expectations.answer(request)
             return await handler(request)
 
 
-MIDDLEWARES = (observed, errors_answered, refused_while_draining, authorised, admitted)
+async def _small_body_admitted(
+    request: web.Request, handler: Handler, max_bytes: int
+) -> web.StreamResponse:
+    sized = request.clone(client_max_size=max_bytes)
+    await _take_small_body(sized)
+    try:
+        return await handler(sized)
+    finally:  # a clone has its own notes
+        request[AUDIT] = sized.get(AUDIT, {})
+
+
+async def _take_small_body(request: web.Request) -> None:
+    """Read the body for the handler, within the size and the time that small bodies have."""
+    length = request.content_length or 0
+    if length > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, length)
+    await expectations.answer(request)
+    seconds = request.app[CONFIG].server.upload_idle_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            await request.read()
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise UploadCut("The connection was lost.") from error
+    except TimeoutError as error:
+        raise UploadStalled(f"The body did not arrive within {seconds:g} s") from error
+
+
+MIDDLEWARES = (
+    drained,
+    observed,
+    errors_answered,
+    refused_while_draining,
+    authorised,
+    admitted,
+)
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
@@ -119,6 +171,8 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "lora_server"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    if request.app[DRAIN].draining:
+        response.force_close()  # the next request has to find another server, or a restarted one
     if request_id := request.get(REQUEST_ID):
         response.headers["X-Request-ID"] = request_id
 
@@ -162,13 +216,6 @@ def _head(request: web.Request) -> admission.Head:
         content_encoding=request.headers.get("Content-Encoding", ""),
         content_length=request.content_length,
     )
-
-
-async def _continue(request: web.Request) -> None:
-    """Send the interim answer that `expect_later` held back; HTTP/1.0 knows none."""
-    if "Expect" in request.headers and request.version >= (1, 1):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # aiohttp: nothing of the answer itself is sent yet
 
 
 def _client(request: web.Request) -> str:

@@ -17,12 +17,25 @@ SECURITY_SCHEME = "HTTPBearer"
 _REFERENCE = "#/components/schemas/{model}"
 _SERVER_ERRORS = (HTTPStatus.SERVICE_UNAVAILABLE,)
 _UPLOAD_STATUSES = (
-    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.INSUFFICIENT_STORAGE,
 )
+_BODY_STATUSES = (
+    HTTPStatus.BAD_REQUEST,  # broken off, or chunked wrongly
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+_WITHOUT_BODY = (
+    HTTPStatus.NOT_MODIFIED,
+    HTTPStatus.PRECONDITION_FAILED,
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+)
+_DESCRIPTIONS = {
+    HTTPStatus.OK: "Successful Response",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Validation Error",
+}
 _TAGS = {
     Tag.ADMIN: "LoRA management",
     Tag.LORA: "Uploads, look-ups and downloads",
@@ -53,14 +66,14 @@ def document(routes: Sequence[Route], version: str) -> bytes:
 Models = dict[type[BaseModel], dict[str, Any]]
 
 
-def _schemas(routes: Iterable[Route]) -> tuple[Models, dict[str, Any]]:
+def _schemas(routes: Sequence[Route]) -> tuple[Models, dict[str, Any]]:
     """Name each model as its title says, which is how the customer's document names them."""
     bodies = [route.body for route in routes if route.body]
     answers = [
         route.answer for route in routes if route.answer and not isinstance(route.answer, str)
     ]
-    problems: list[type[BaseModel]] = [schemas.Problem, schemas.HTTPValidationError]
-    wanted = list(dict.fromkeys([*bodies, *answers, *problems]))
+    problems = [route.problem for route in routes] + [schemas.HTTPValidationError]
+    wanted: list[type[BaseModel]] = list(dict.fromkeys([*bodies, *answers, *problems]))
     references, top = models_json_schema(
         [(model, "serialization") for model in wanted], ref_template=_REFERENCE
     )
@@ -81,7 +94,7 @@ def _operation(route: Route, models: Models) -> dict[str, Any]:
         "tags": [route.tag],
         "summary": route.summary,
         "description": inspect.getdoc(route.handler) or "",
-        "operationId": f"{route.method.lower()}_{route.handler.__name__}",
+        "operationId": re.sub(r"\W+", "_", route.method.lower() + route.path).strip("_"),
         "responses": _responses(route, models),
     }
     if parameters := [*_path_parameters(route), *_query_parameters(route)]:
@@ -96,28 +109,28 @@ def _operation(route: Route, models: Models) -> dict[str, Any]:
 
 
 def _responses(route: Route, models: Models) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": _success(route, models)}
-    for status in sorted(set(_statuses(route))):
-        unprocessable = status is HTTPStatus.UNPROCESSABLE_ENTITY
-        model = schemas.HTTPValidationError if unprocessable else schemas.Problem
-        responses[str(status.value)] = {
-            "description": "Validation Error" if unprocessable else status.phrase,
-            **({} if route.method == "HEAD" else _json(models[model])),
+    return {
+        str(status.value): {
+            "description": _DESCRIPTIONS.get(status, status.phrase),
+            **_content(route, status, models),
         }
-    return responses
+        for status in sorted({HTTPStatus.OK, *_statuses(route)})
+    }
 
 
-def _success(route: Route, models: Models) -> dict[str, Any]:
-    success: dict[str, Any] = {"description": "Successful Response"}
-    if isinstance(route.answer, str):
-        success["content"] = {route.answer: {"schema": {"type": "string"}}}
-    elif route.answer is not None:
-        success |= _json(models[route.answer])
-    return success
-
-
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
+def _content(route: Route, status: HTTPStatus, models: Models) -> dict[str, Any]:
+    if route.method == "HEAD" or status in _WITHOUT_BODY:
+        return {}
+    shape: type[BaseModel] | str | None = route.problem
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        shape = route.answer
+    elif status is HTTPStatus.UNPROCESSABLE_ENTITY:
+        shape = schemas.HTTPValidationError
+    if shape is None:
+        return {}
+    if isinstance(shape, str):
+        return {"content": {shape: {}}}
+    return {"content": {"application/json": {"schema": models[shape]}}}
 
 
 def _statuses(route: Route) -> Iterable[HTTPStatus]:
@@ -127,22 +140,26 @@ def _statuses(route: Route) -> Iterable[HTTPStatus]:
         yield from _SERVER_ERRORS
     if route.access in (Access.READ, Access.ADMIN):
         yield HTTPStatus.FORBIDDEN
-    if route.body or route.query:
+    if route.query or route.placeholders:
         yield HTTPStatus.UNPROCESSABLE_ENTITY
     if route.body:
-        yield from (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
+        yield from _BODY_STATUSES
     if route.upload:
         yield from _UPLOAD_STATUSES
 
 
 def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
+    checked = _properties(route.placeholders)
     for name in re.findall(r"\{(\w+)\}", route.path):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        schema = checked.get(name, {"type": "string"})
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _query_parameters(route: Route) -> Iterable[dict[str, Any]]:
-    if route.query is None:
-        return
-    for name, schema in route.query.model_json_schema()["properties"].items():
+    for name, schema in _properties(route.query).items():
         described = {"description": schema.pop("description", "")}
         yield {"name": name, "in": "query", "required": False, **described, "schema": schema}
+
+
+def _properties(model: type[BaseModel] | None) -> dict[str, Any]:
+    return model.model_json_schema()["properties"] if model else {}

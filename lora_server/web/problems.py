@@ -1,19 +1,23 @@
 """Errors become answers: one table, one shape, and a bounded drain of what is still coming."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from lora_server import errors
-from lora_server.errors import LoraServerError
+from lora_server.errors import Complaint, LoraServerError
+from lora_server.web import schemas
+from lora_server.web.answers import respond
 
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_S = 2.0
 RETRY_AFTER_S = 5  # for conditions that pass by themselves
-_REALM = "Bearer"
+_CHALLENGE = "Bearer"
+_MAX_LOC_CHARS = 64  # a client may name a field as it likes, but only so much of it comes back
 
 STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
@@ -33,6 +37,7 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -41,16 +46,25 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
 def answer(error: LoraServerError) -> web.Response:
     """Return the answer to an error, in FastAPI's shape."""
     status = _status(error)
-    return web.json_response(
-        {"detail": _detail(error)}, status=status, headers=_headers(error, status)
-    )
+    return respond(_body(error), status, _headers(error, status))
 
 
 def answer_http(error: web.HTTPException) -> web.Response:
     """Return the framework's own refusal in the same shape."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    body = {"detail": HTTPStatus(error.status).phrase}
-    return web.json_response(body, status=error.status, headers=headers)
+    return respond(schemas.Problem(detail=HTTPStatus(error.status).phrase), error.status, headers)
+
+
+def reasons(error: LoraServerError) -> list[schemas.ValidationError]:
+    """Return what an upload would have been refused for, in the shape of a 422's details."""
+    body = _body(error)
+    if isinstance(body, schemas.HTTPValidationError):
+        return body.detail
+    return [schemas.ValidationError(loc=["body", "file"], msg=str(error), type=_kind(error))]
+
+
+def _kind(error: LoraServerError) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 async def send_early(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -60,12 +74,14 @@ async def send_early(request: web.Request, response: web.StreamResponse) -> web.
     full. One that sends more than DRAIN_BYTES, or for longer than DRAIN_S, is cut off.
     """
     response.force_close()
-    await response.prepare(request)
-    await response.write_eof()
     try:
+        await response.prepare(request)
+        await response.write_eof()
+        if request.transport is not None:
+            request.transport.write_eof()  # a client that waits for the end need not wait for us
         async with asyncio.timeout(DRAIN_S):
             await _drain(request)
-    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+    except (OSError, web.RequestPayloadError):  # a TimeoutError is an OSError too
         pass  # the connection is closed next, whatever came of this
     return response
 
@@ -82,27 +98,39 @@ def _status(error: LoraServerError) -> HTTPStatus:
     return STATUS[type(error)]
 
 
-def _detail(error: LoraServerError) -> str | list[dict[str, Any]]:
+def _body(error: LoraServerError) -> BaseModel:
     match error:
         case errors.FieldsInvalid(complaints=complaints):
-            return [{"loc": list(c.loc), "msg": c.msg, "type": c.kind} for c in complaints]
+            return _invalid(*complaints)
         case errors.FileRefused(code=code, reason=reason):
-            return [{"loc": ["body", "file"], "msg": reason, "type": code}]
+            return _invalid(Complaint(("body", "file"), reason, code))
         case errors.MalformedUpload():
-            return [{"loc": ["body"], "msg": str(error), "type": "multipart_invalid"}]
+            return _invalid(Complaint(("body",), str(error), "multipart_invalid"))
         case _:
-            return str(error)
+            return schemas.Problem(detail=str(error))
+
+
+def _invalid(*complaints: Complaint) -> schemas.HTTPValidationError:
+    details = [
+        schemas.ValidationError(loc=[_short(part) for part in c.loc], msg=c.msg, type=c.kind)
+        for c in complaints
+    ]
+    return schemas.HTTPValidationError(detail=details)
+
+
+def _short(part: str | int) -> str | int:
+    return part[:_MAX_LOC_CHARS] if isinstance(part, str) else part
 
 
 def _headers(error: LoraServerError, status: HTTPStatus) -> dict[str, str]:
     """RFC 6750, section 3: no error code where no token was sent."""
     match error:
         case errors.Unauthenticated(token_sent=True):
-            return {"WWW-Authenticate": f'{_REALM} error="invalid_token"'}
+            return {"WWW-Authenticate": f'{_CHALLENGE} error="invalid_token"'}
         case errors.Unauthenticated():
-            return {"WWW-Authenticate": _REALM}
+            return {"WWW-Authenticate": _CHALLENGE}
         case errors.Forbidden(scope=scope):
-            return {"WWW-Authenticate": f'{_REALM} error="insufficient_scope", scope="{scope}"'}
+            return {"WWW-Authenticate": f'{_CHALLENGE} error="insufficient_scope", scope="{scope}"'}
         case errors.TooManyFailures(retry_after_s=seconds):
             return {"Retry-After": str(seconds)}
     waits = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)

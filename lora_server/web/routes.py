@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from lora_server.config import Config
 from lora_server.web import bin as deleted
-from lora_server.web import loras, schemas, service
-from lora_server.web.routing import Access, Route, Tag
+from lora_server.web import downloads, loras, schemas, service
+from lora_server.web.routing import MAX_JSON_BYTES, Access, Route, Tag
 
 _LORA = "{base}/admin/lora/{entity_type}/{filename}"
 _GONE = (HTTPStatus.NOT_FOUND,)
@@ -64,7 +64,7 @@ _ROUTES = (
         statuses=_MOVED,
         action="move",
     ),
-    _admin("GET", _LORA, loras.show, "Show a LoRA", answer=schemas.LoRA, statuses=_GONE),
+    _admin("GET", _LORA, loras.show, "Show a LoRA", answer=schemas.LoRADetail, statuses=_GONE),
     _admin(
         "PATCH",
         _LORA,
@@ -115,18 +115,29 @@ _ROUTES = (
         action="upload",
     ),
     _lora(
+        "POST",
+        "{base}/lora/preflight",
+        loras.preflight,
+        "Would this file be taken?",
+        access=Access.TOKEN,
+        body=schemas.PreflightRequest,
+        max_body_bytes=schemas.MAX_HEADER_CHARS + MAX_JSON_BYTES,
+        answer=schemas.PreflightResponse,
+    ),
+    _lora(
         "HEAD",
         "{base}/lora/sha256/{hex}",
         loras.has_content,
         "Is this content stored already?",
         access=Access.TOKEN,
         answer=None,
-        statuses=(*_GONE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        placeholders=schemas.DigestPath,
+        statuses=_GONE,
     ),
     _lora(
         "GET",
         "{base}/lora/{entity_type}/{filename}",
-        loras.download,
+        downloads.download,
         "Download a LoRA",
         access=Access.READ,
         answer=_BYTES,
@@ -135,7 +146,7 @@ _ROUTES = (
     _lora(
         "HEAD",
         "{base}/lora/{entity_type}/{filename}",
-        loras.download,
+        downloads.download,
         "Size and digest of a LoRA",
         access=Access.READ,
         answer=None,
@@ -148,6 +159,7 @@ _ROUTES = (
         service.readyz,
         "Readiness",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service(
@@ -156,6 +168,7 @@ _ROUTES = (
         service.readyz,
         "Readiness, under its older name",
         answer=schemas.Health,
+        problem=schemas.Health,
         statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     _service("GET", "/openapi.json", service.openapi, "This document", answer="application/json"),
@@ -165,7 +178,7 @@ _ROUTES = (
         "/docs/{name}",
         service.docs_asset,
         "A part of the page",
-        answer="text/plain",
+        answer="*/*",
         statuses=_GONE,
     ),
 )

@@ -8,6 +8,10 @@ from http import HTTPStatus
 from aiohttp import web
 from pydantic import BaseModel
 
+from lora_server.web.schemas import Problem
+
+MAX_JSON_BYTES = 64 * 1024
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,9 +46,12 @@ class Route:
     answer: type[BaseModel] | str | None  # a model, or the media type of something else
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    placeholders: type[BaseModel] | None = None  # what the path may hold, where that is checked
+    max_body_bytes: int = MAX_JSON_BYTES  # of a body that is no upload
     upload: bool = False  # the body is a multipart upload, admitted on its head
     action: str | None = None  # what the audit log calls it
     statuses: tuple[HTTPStatus, ...] = ()  # besides those that access, query and body imply
+    problem: type[BaseModel] = Problem  # the shape of its errors
 
 
 class RouteTable:
@@ -55,8 +62,10 @@ class RouteTable:
 
     def add(self, app: web.Application, route: Route) -> None:
         """Register a route with an application's router."""
+        # A look-up by content is no download from an entity type called sha256.
+        path = route.path.replace("{entity_type}", "{entity_type:(?!sha256/)[^/]+}")
         registered = app.router.add_route(
-            route.method, route.path, route.handler, expect_handler=expect_later
+            route.method, path, route.handler, expect_handler=expect_later
         )
         self._routes[registered] = route
 
@@ -66,10 +75,7 @@ class RouteTable:
 
 
 async def expect_later(request: web.Request) -> None:
-    """Leave `Expect: 100-continue` unanswered until the request is admitted."""
-    expectation = request.headers.get("Expect", "")
-    if expectation.lower() != "100-continue":
-        raise web.HTTPExpectationFailed
+    """Leave `Expect` unanswered until the request is admitted (`middlewares.admitted`)."""
 
 
 async def nothing_here(request: web.Request) -> web.StreamResponse:

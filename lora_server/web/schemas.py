@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+MAX_HEADER_CHARS = 6 * 1024 * 1024  # base64 of 4.5 MiB; longer headers are judged as they arrive
+
 _STAMP = "2024-01-01T12:00:00Z"
 _LIVE_PATH = "/data/models/loras/identities/my_lora.safetensors"
 
@@ -159,6 +161,33 @@ class LoRA(Answer):
     overrides: Overrides = Field(default_factory=Overrides)
 
 
+class HashClaim(Answer):
+    """A digest that the file claims of itself."""
+
+    source: str
+    value: str
+    matches: bool | None = Field(None, description="Of tensors_sha256; null until that is known")
+
+
+class Hashes(Answer):
+    """The identities of a file: of its bytes, and of its weights whatever the header says."""
+
+    sha256: str
+    autov2: str = Field(description="The first 10 digits of sha256")
+    tensors_sha256: str | None = Field(None, description="SHA-256 of the tensor section")
+    autov3: str | None = Field(None, description="The first 12 digits of tensors_sha256")
+    claims: list[HashClaim] = Field(default_factory=list)
+
+
+class LoRADetail(LoRA):
+    """A stored LoRA and everything that is known of it."""
+
+    hashes: Hashes
+    duplicate_of: list[Duplicate] = Field(
+        default_factory=list, description="Stored files with the same bytes or the same weights"
+    )
+
+
 class LoRAList(Answer):
     """A page of stored LoRAs; `count` is the number of all matches."""
 
@@ -193,6 +222,36 @@ class ListQuery(Request):
         "verdict",
         "-verdict",
     ] = Field("name", description="Order; '-' for descending, ties by partial path")
+
+
+class DownloadQuery(Request):
+    """How a download may differ from the stored file."""
+
+    strip_metadata: bool = Field(
+        default=False,
+        description="Leave training metadata out; without the admin scope it always is",
+    )
+
+
+class PreflightRequest(Request):
+    """A file that could be sent, described."""
+
+    filename: ShortText
+    entity_type: ShortText | None = None
+    file_size: int = Field(ge=0, le=2**53)
+    sha256: Sha256 | None = None
+    header: Annotated[str, StringConstraints(max_length=MAX_HEADER_CHARS)] | None = Field(
+        None, description="Base64 of the first bytes of a .safetensors file, its header at least"
+    )
+
+
+class PreflightResponse(Answer):
+    """Whether the file would be taken; `exists` tells whether this content is stored already."""
+
+    acceptable: bool
+    reasons: list["ValidationError"] = Field(description="Why not, as an upload would answer")
+    exists: bool
+    inspection: dict[str, Any] | None = Field(None, description="What the header says, in short")
 
 
 class DigestPath(Request):

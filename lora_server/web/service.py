@@ -7,6 +7,7 @@ from aiohttp import web
 
 from lora_server.web import answers, schemas
 from lora_server.web.keys import DRAIN, LIBRARY, METRICS, OPENAPI, READINESS
+from lora_server.web.problems import RETRY_AFTER_S
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,8 +29,8 @@ async def readyz(request: web.Request) -> web.Response:
     draining = request.app[DRAIN].draining
     if not draining and await request.app[READINESS].ready():
         return answers.respond(schemas.Health(status="ok"))
-    body = schemas.Health(status="unavailable").model_dump()
-    return web.json_response(body, status=503, headers={"Retry-After": "5"})
+    retry = {"Retry-After": str(RETRY_AFTER_S)}
+    return answers.respond(schemas.Health(status="unavailable"), 503, retry)
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -9,7 +9,9 @@ import structlog
 from aiohttp import web
 
 from lora_server.config import ServerConfig
+from lora_server.errors import CannotListen
 from lora_server.web.keys import CONFIG, DRAIN
+from lora_server.web.protocol import Runner
 
 log = structlog.get_logger(__name__)
 
@@ -21,11 +23,14 @@ CLEANUP_S = 5.0  # for the short requests that are left after uploads have drain
 async def listening(app: web.Application) -> AsyncIterator[int]:
     """Serve until the end of the block, then drain; yields the port.
 
+    Raises:
+        CannotListen: the address is taken, or not one of this host.
+
     The body of a request is never inflated, and answers to refused uploads are drained by
     `problems.send_early` alone, so aiohttp's own versions of both are off.
     """
     server = app[CONFIG].server
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         handle_signals=False,
         access_log=None,
@@ -34,14 +39,21 @@ async def listening(app: web.Application) -> AsyncIterator[int]:
         lingering_time=0,
         shutdown_timeout=CLEANUP_S,
     )
-    await runner.setup()
     try:
+        await runner.setup()
         site = web.TCPSite(runner, server.host, server.port, backlog=1024)
-        await site.start()
+        await _start(site, server)
         yield runner.addresses[0][1]
         await _drain(app, site, server)
     finally:
         await runner.cleanup()
+
+
+async def _start(site: web.TCPSite, server: ServerConfig) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotListen(server.host, server.port, error.strerror or str(error)) from error
 
 
 async def _drain(app: web.Application, site: web.TCPSite, server: ServerConfig) -> None:

@@ -1,23 +1,14 @@
 """A multipart/form-data body becomes a file name, bounded blocks and checked fields.
 
-Only what RFC 7578 needs is taken: no preamble, no epilogue, no `filename*`, no transfer
-codings. Everything that is counted has a name below.
+Everything that is counted has a name below; `web.parts` knows the framing.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from aiohttp import StreamReader, web
-from multipart import (
-    MultipartError,
-    MultipartSegment,
-    ParserLimitReached,
-    PushMultipartParser,
-    StrictParserError,
-)
+from multipart import MultipartSegment
 
 from lora_server.errors import (
     FieldInvalid,
@@ -28,20 +19,14 @@ from lora_server.errors import (
 )
 from lora_server.ingest import UploadForm
 from lora_server.web.forms import upload_form
+from lora_server.web.parts import Event, FormParser
 
 BLOCK_BYTES = 1024 * 1024
 BLOCK_CHUNKS = 512  # a flood of tiny chunks fills a block too, well under IOV_MAX
 MAX_FIELD_BYTES = 64 * 1024
-MAX_PARTS = 16
-MAX_PART_HEADERS = 8
-MAX_PART_HEADER_BYTES = 16 * 1024  # all header lines of a part together
 FRAMING_BYTES = 2 * 1024 * 1024  # what the body may hold besides the file
 
 FIELDS = frozenset({"entity_type", "use_safe_filename", "sha256"})
-_IDENTITY_CODINGS = frozenset({"7bit", "8bit", "binary"})
-_PARAMETER = re.compile(r';\s*([^=;\s]+)\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;"]*)')
-
-Event: TypeAlias = MultipartSegment | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +52,13 @@ class MultipartUpload:
         self._limits = limits
         self._entity_types = entity_types
         self._fields: dict[str, str] = {}
-        self._file_seen = False
-        self._closing = f"--{boundary}--".encode()
-        self._between_parts = False
         self._events: Iterator[Event] = iter(())
-        self._parser = PushMultipartParser(
-            boundary,
-            max_header_size=MAX_PART_HEADER_BYTES,
-            max_header_count=MAX_PART_HEADERS,
-            max_segment_count=MAX_PARTS,
-            strict=True,
-        )
+        self._parser = FormParser(boundary)
 
     async def open(self) -> str:
         """Return the client's file name, as soon as the file part begins."""
         while (segment := await self._next_segment()) is not None:
             if segment.name == "file":
-                self._file_seen = True
                 return _filename(segment)
             await self._take_field(segment)
         raise FieldInvalid(("body", "file"), "Field required", "missing")
@@ -135,106 +110,68 @@ class MultipartUpload:
 
     async def _next_segment(self) -> MultipartSegment | None:
         event = await self._event()
-        if isinstance(event, MultipartSegment):
-            _check_part(segment=event)
-            return event
-        return None
+        return event if isinstance(event, MultipartSegment) else None
 
     async def _event(self) -> Event:
         """Return the next event of the parser; None at the end of a part, and of the body."""
-        try:
-            while True:
-                for event in self._events:
-                    self._between_parts = event is None
-                    return event
-                chunk = await self._body.chunk()
-                if not chunk:
-                    self._check_end()
-                    return None
-                self._events = self._parse(chunk)
-        except ParserLimitReached as error:
-            raise MalformedUpload("too many parts, or part headers that are too long") from error
-        except MultipartError as error:
-            raise MalformedUpload(str(error).lower()) from error
-
-    def _parse(self, chunk: bytes) -> Iterator[Event]:
-        try:
-            yield from self._parser.parse(chunk)
-        except StrictParserError:
-            # The line break after the closing boundary may come in a chunk of its own, which
-            # the strict parser takes for an epilogue; `_check_end` looks at how the body ends.
-            if not (self._between_parts and chunk in (b"\r\n", b"\r", b"\n")):
-                raise
-
-    def _check_end(self) -> None:
-        if self._parser.error is None:
-            for _ in self._parser.parse(b""):  # raises unless the body is complete
-                pass
-        if self._body.tail.removesuffix(b"\r\n").endswith(self._closing):
-            return
-        raise MalformedUpload("the body goes on after its closing boundary")
+        while True:
+            for event in self._events:
+                return event
+            chunk = await self._body.chunk()
+            if not chunk:
+                self._parser.close()
+                return None
+            self._events = self._parser.parse(chunk)
 
 
 class _Body:
     """The bytes of a request, with every bound on how much and how slowly they come."""
 
     def __init__(self, content: StreamReader, limits: Limits) -> None:
-        self.tail = b""  # the last bytes seen: enough for the longest closing boundary
         self._content = content
         self._limits = limits
         self._received = 0
-        self._waited_s = 0.0
+        self._lately = 0  # bytes, and
+        self._lately_waited_s = 0.0  # seconds spent waiting for them, since the last judgement
 
     async def chunk(self) -> bytes:
         """Return the next bytes, empty at the end of the body."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         chunk = await self._arriving()
         self._received += len(chunk)
         if self._received > self._limits.max_file_bytes + FRAMING_BYTES:
             raise UploadTooLarge(self._limits.max_file_bytes)
-        self.tail = (self.tail + chunk[-128:])[-128:]
+        if chunk:
+            # Only time spent waiting for the client counts: a slow disk is not its fault.
+            self._check_rate(len(chunk), loop.time() - began)
         return chunk
 
     async def _arriving(self) -> bytes:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
-            async with asyncio.timeout(self._limits.idle_timeout_s):
-                chunk = await self._content.readany()
-        except TimeoutError as error:
-            raise UploadStalled(f"No data came for {self._limits.idle_timeout_s:g} s") from error
-        except (ConnectionError, web.RequestPayloadError) as error:
+            async with asyncio.timeout(self._limits.idle_timeout_s) as idle:
+                return await self._content.readany()
+        except (OSError, web.RequestPayloadError) as error:  # a TimeoutError is an OSError too
+            if idle.expired():
+                why = f"No data came for {self._limits.idle_timeout_s:g} s"
+                raise UploadStalled(why) from error
             raise UploadCut("The connection was lost.") from error
-        # Only time spent waiting for the client counts: a slow disk is not its fault.
-        self._waited_s += loop.time() - began
-        self._check_rate()
-        return chunk
 
-    def _check_rate(self) -> None:
-        if self._waited_s < self._limits.idle_timeout_s:
-            return  # too early to judge
-        if self._received / self._waited_s < self._limits.min_rate:
+    def _check_rate(self, received: int, waited_s: float) -> None:
+        """Judge stretches of the idle timeout: a fast start is no licence to dawdle later."""
+        self._lately += received
+        self._lately_waited_s += waited_s
+        if self._lately_waited_s < self._limits.idle_timeout_s:
+            return
+        if self._lately / self._lately_waited_s < self._limits.min_rate:
             raise UploadStalled(f"The data came at less than {self._limits.min_rate} bytes/s")
+        self._lately, self._lately_waited_s = 0, 0.0
 
 
 def _filename(segment: MultipartSegment) -> str:
     if segment.filename is None:
         message = "Value error, Expected a file: the part has no filename"
         raise FieldInvalid(("body", "file"), message, "value_error")
-    return str(segment.filename)
-
-
-def _check_part(segment: MultipartSegment) -> None:
-    """Refuse what RFC 7578 forbids, and what two readers could read differently."""
-    headers = segment.headerlist
-    if sum(len(name) + len(value) for name, value in headers) > MAX_PART_HEADER_BYTES:
-        raise MalformedUpload("part headers that are too long")
-    if len({name for name, _ in headers}) != len(headers):
-        raise MalformedUpload("a part repeats a header")
-    parameters = _PARAMETER.findall(segment.header("Content-Disposition", ""))
-    if any("*" in name for name in parameters):
-        raise MalformedUpload("a part uses filename*; send filename= in UTF-8")
-    if len({name.lower() for name in parameters}) != len(parameters):
-        raise MalformedUpload("a part repeats a parameter of Content-Disposition")
-    coding = segment.header("Content-Transfer-Encoding", "binary").lower()
-    if coding not in _IDENTITY_CODINGS or segment.header("Content-Encoding"):
-        raise MalformedUpload("a part has a transfer coding; send the bytes as they are")
+    if not segment.filename:  # what a browser sends where no file was chosen
+        raise FieldInvalid(("body", "file"), "Field required", "missing")
+    return segment.filename

@@ -1,0 +1,179 @@
+"""The safetensors header, read into a tensor table: stricter than the official library.
+
+A file is 8 bytes that give the header's length N, N bytes of JSON, and the tensors' bytes.
+The README of huggingface/safetensors is the source of the format. Everything that its reader
+checks is checked; refused besides are duplicate keys, unknown fields, odd names, headers that
+list no tensor, and files that another program would take for something else. No I/O here.
+"""
+
+import re
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from lora_server.errors import FileRefused
+from lora_server.formats.excerpt import excerpt
+from lora_server.formats.polyglot import refuse_foreign_head
+from lora_server.formats.strict_json import has_surrogate, parse_object
+from lora_server.formats.tensors import DTYPE_BITS, Container, Tensor, TensorTable
+
+LENGTH_BYTES = 8
+MAX_HEADER_SIZE = 16 * 1024 * 1024  # bytes; headers of trained adapters have a few MiB at most
+MAX_TENSORS = 100_000
+MAX_NAME_BYTES = 512
+MAX_RANK = 8
+# numpy and the official library multiply dimensions and bits as 64-bit numbers, zeros or not.
+MAX_NONZERO_BITS = 2**63 - 1
+
+_METADATA = "__metadata__"
+_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def header_size(head: bytes, *, max_header_size: int = MAX_HEADER_SIZE) -> int:
+    """Return N, the bytes of JSON that follow the first 8 of the file.
+
+    `head` holds the file's first 8 bytes or more; with 512 a tar impostor is seen too.
+    Raises FileRefused: `lora_empty`, `lora_truncated`, `lora_polyglot`,
+    `lora_header_too_large`.
+    """
+    if not head:
+        raise FileRefused("lora_empty", "the file is empty")
+    if len(head) < LENGTH_BYTES:
+        message = f"the file has {len(head)} bytes; the header's length alone takes {LENGTH_BYTES}"
+        raise FileRefused("lora_truncated", message)
+    refuse_foreign_head(head)
+    size = int.from_bytes(head[:LENGTH_BYTES], "little")
+    if size > max_header_size:
+        message = f"the header claims {size} bytes; at most {max_header_size} are allowed"
+        raise FileRefused("lora_header_too_large", message)
+    return size
+
+
+def read_table(header: bytes, *, max_tensors: int = MAX_TENSORS) -> TensorTable:
+    """Return the table that the N bytes of JSON in `header` declare.
+
+    The tensors tile the file from the header's end to `expected_size`, without hole or
+    overlap. Raises FileRefused with one of the codes of `parse_object`, `lora_empty` when no
+    tensor is listed, `lora_too_many_tensors`, or `lora_unsupported_dtype`.
+    """
+    # An entry has four strings; as many again, and more, are left for metadata.
+    fields = parse_object(header, max_objects=max_tensors + 2, max_strings=10 * max_tensors)
+    metadata = _metadata(fields.pop(_METADATA, {}))
+    if not fields:
+        raise FileRefused("lora_empty", "the header lists no tensors")
+    if len(fields) > max_tensors:
+        message = f"the header lists {len(fields)} tensors; at most {max_tensors} are allowed"
+        raise FileRefused("lora_too_many_tensors", message)
+    data_begin = LENGTH_BYTES + len(header)
+    spans = [_span(name, entry, data_begin) for name, entry in fields.items()]
+    spans.sort(key=lambda span: span[:2])
+    _refuse_gaps(spans)
+    return TensorTable(
+        container=Container.SAFETENSORS,
+        tensors=tuple(tensor for _, _, tensor in spans),
+        metadata=metadata,
+        data_begin=data_begin,
+        expected_size=data_begin + spans[-1][1],
+    )
+
+
+def refuse_wrong_size(table: TensorTable, file_size: int) -> None:
+    """Raise FileRefused `lora_truncated` or `lora_trailing_bytes` unless the size fits."""
+    missing = table.expected_size - file_size
+    if missing > 0:
+        message = f"the file ends {missing} bytes before its last tensor does; send it again"
+        raise FileRefused("lora_truncated", message)
+    if missing < 0:
+        message = f"the file has {-missing} bytes after its last tensor"
+        raise FileRefused("lora_trailing_bytes", message)
+
+
+_Span = tuple[int, int, Tensor]  # begin and end within the data section
+
+
+def _span(name: str, entry: Any, data_begin: int) -> _Span:
+    _refuse_name(name, "a tensor name")
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+        raise _corrupt(name, "has other fields than dtype, shape and data_offsets")
+    bits = _dtype_bits(name, entry["dtype"])
+    shape = _integers(name, entry["shape"], "shape")
+    begin, end = _offsets(name, entry["data_offsets"])
+    if len(shape) > MAX_RANK:
+        raise _corrupt(name, f"has {len(shape)} dimensions; at most {MAX_RANK} are allowed")
+    nbytes = prod(shape) * bits // 8
+    if end - begin != nbytes:
+        raise _corrupt(name, f"takes {nbytes} bytes but its offsets span {end - begin}")
+    if not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BITS:
+        raise _corrupt(name, "has dimensions that overflow")
+    tensor = Tensor(name, entry["dtype"], shape, _row_major(shape), data_begin + begin)
+    return begin, end, tensor
+
+
+def _dtype_bits(name: str, dtype: Any) -> int:
+    if not isinstance(dtype, str):
+        raise _corrupt(name, "has a dtype that is not a string")
+    bits = DTYPE_BITS.get(dtype)
+    if bits is None:
+        message = f"tensor {excerpt(name)} has the dtype {excerpt(dtype)}, which is not supported"
+        raise FileRefused("lora_unsupported_dtype", message)
+    return bits
+
+
+def _integers(name: str, value: Any, field: str) -> tuple[int, ...]:
+    # type() and not isinstance(): true and false are instances of int.
+    if not isinstance(value, list) or any(type(item) is not int for item in value):
+        raise _corrupt(name, f"has a {field} that is not a list of integers")
+    return tuple(value)
+
+
+def _offsets(name: str, value: Any) -> tuple[int, int]:
+    match _integers(name, value, "data_offsets"):
+        case (begin, end) if begin <= end:
+            return begin, end
+    raise _corrupt(name, "has data_offsets that are not [begin, end]")
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def _refuse_gaps(spans: list[_Span]) -> None:
+    first_begin, _, first = spans[0]
+    if first_begin:
+        raise _corrupt(first.name, f"is the first, but begins at {first_begin} and not at 0")
+    for (_, end, _), (begin, _, tensor) in pairwise(spans):
+        if begin != end:
+            flaw = "leaves a hole" if begin > end else "overlaps another tensor"
+            raise _corrupt(
+                tensor.name, f"{flaw}: it begins at {begin}, the one before ends at {end}"
+            )
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise FileRefused("lora_corrupt", f"{_METADATA} is not an object")
+    for key, text in value.items():
+        _refuse_name(key, f"a key of {_METADATA}")
+        if not isinstance(text, str) or has_surrogate(text):
+            message = f"{_METADATA} has no valid string for {excerpt(key)}"
+            raise FileRefused("lora_corrupt", message)
+    return value
+
+
+def _refuse_name(name: str, what: str) -> None:
+    if not name or has_surrogate(name) or _CONTROL.search(name):
+        message = f"{what} is empty, or has a control or surrogate character: {excerpt(name)}"
+        raise FileRefused("lora_corrupt", message)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        message = f"{what} is over {MAX_NAME_BYTES} bytes long: {excerpt(name)}"
+        raise FileRefused("lora_corrupt", message)
+
+
+def _corrupt(name: str, flaw: str) -> FileRefused:
+    return FileRefused("lora_corrupt", f"tensor {excerpt(name)} {flaw}")

@@ -1,0 +1,52 @@
+"""What aiohttp answers itself, before there is a request: in our shape, and without an echo.
+
+Its own answers and log lines quote what they could not parse, and that may be a token.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+log = structlog.get_logger(__name__)
+
+
+class Runner(web.AppRunner):
+    """An AppRunner whose connections are of the kind below."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class _Protocol(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the client
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, or what went wrong outside of every middleware."""
+        if isinstance(exc, HttpProcessingError):
+            log.info("request.malformed", remote=request.remote, why=type(exc).__name__)
+        else:
+            log.error("request.failed", remote=request.remote, status=status, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is on its way already")
+        body: dict[str, Any] = {"detail": HTTPStatus(status).phrase}
+        response = web.json_response(body, status=status, headers={"Server": "lora_server"})
+        response.force_close()
+        return response

@@ -1,0 +1,1 @@
+"""Claims about the lora-server command, made on real processes."""

@@ -1,0 +1,1 @@
+"""Claims about the readers of model files."""

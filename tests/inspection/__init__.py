@@ -1,0 +1,1 @@
+"""Claims about inspection, made from tensor tables as trainers write them."""

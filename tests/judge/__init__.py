@@ -1,0 +1,1 @@
+"""Claims about the children that read hostile files."""
