@@ -85,7 +85,7 @@ class TokenVerifier:
                 issuer=self._auth.issuer,
             )
         except jwt.PyJWTError as error:
-            raise _refused(str(error)) from error
+            raise _refused(str(error) or type(error).__name__) from error
 
 
 def mint(  # noqa: PLR0913 - every claim of a token has its name
@@ -132,7 +132,7 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         return header, _OneMeaning().decode(token, options={"verify_signature": False})
     except jwt.PyJWTError as error:
-        raise _refused(str(error)) from error
+        raise _refused(str(error) or type(error).__name__) from error
 
 
 def is_identifier(value: object) -> TypeGuard[str]:
@@ -166,7 +166,7 @@ def _header(token: str) -> dict[str, Any]:
     try:
         return jwt.get_unverified_header(token)
     except jwt.PyJWTError as error:
-        raise _refused(str(error)) from error
+        raise _refused(str(error) or type(error).__name__) from error
 
 
 def _check_times(claims: Mapping[str, Any], auth: AuthConfig, now: float) -> None:

@@ -20,6 +20,7 @@ EXPECTED = {
     ("GET", f"{LORA}/{_ONE}"): "A",
     ("PATCH", f"{LORA}/{_ONE}"): "A",
     ("POST", f"{LORA}/move"): "A",
+    ("POST", f"{API}/lora/preflight"): "T",
     ("GET", BIN): "A",
     ("POST", f"{BIN}/restore"): "A",
     ("DELETE", BIN): "A",

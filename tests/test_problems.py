@@ -35,6 +35,7 @@ ONE_OF_EACH: tuple[LoraServerError, ...] = (
     errors.StorageFull(),
     errors.StorageUnusable("/dev/sda1 is on fire"),
     errors.CatalogUnusable("/var/lib is on fire"),
+    errors.JudgeUnavailable("/usr is on fire"),
     errors.FieldsInvalid(Complaint(("query", "limit"), "wrong", "int_parsing")),
     errors.FieldInvalid(("body", "file"), "wrong", "missing"),
     errors.FileRefused("lora_corrupt", "byte 8 is wrong"),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lora_server.layout import Layout
 from lora_server.records import Location, Place, StoredLora
-from lora_server.web import schemas
+from lora_server.web import library_schemas, schemas
 
 
 def respond(
@@ -56,15 +56,15 @@ def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
     }
 
 
-def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
+def listed(lora: StoredLora, layout: Layout) -> library_schemas.LoRA:
     """Return a LoRA as lists and details show it to an admin."""
-    return schemas.LoRA(
+    return library_schemas.LoRA(
         **_upload_fields(lora, layout),
         entity_type=lora.location.entity_type,
         verdict=lora.judgement.verdict if lora.judgement else None,
         uploaded_by=lora.uploaded_by,
         source=lora.source.value,
-        overrides=schemas.Overrides(
+        overrides=library_schemas.Overrides(
             base_model=lora.override.base_model,
             trigger_words=(
                 None if lora.override.trigger_words is None else list(lora.override.trigger_words)
@@ -76,13 +76,13 @@ def listed(lora: StoredLora, layout: Layout) -> schemas.LoRA:
 
 def detailed(
     lora: StoredLora, layout: Layout, same: Sequence[StoredLora], weights: Sequence[StoredLora]
-) -> schemas.LoRADetail:
+) -> library_schemas.LoRADetail:
     """Return all that is known of a LoRA; `same` bytes and same `weights` as other files."""
     shown = listed(lora, layout).model_dump()
     inspection = lora.judgement.inspection if lora.judgement else None
     twins = {twin.id: ("bytes", twin) for twin in same}
     others = {**{twin.id: ("weights", twin) for twin in weights}, **twins}
-    return schemas.LoRADetail.model_validate(
+    return library_schemas.LoRADetail.model_validate(
         shown
         | {
             "inspection": inspection or shown["inspection"],
@@ -96,16 +96,16 @@ def detailed(
     )
 
 
-def _hashes(lora: StoredLora, inspection: Mapping[str, Any]) -> schemas.Hashes:
+def _hashes(lora: StoredLora, inspection: Mapping[str, Any]) -> library_schemas.Hashes:
     """Return the digests that were computed, and beside them what the file claims of itself."""
     tensors = lora.tensors_sha256
-    return schemas.Hashes(
+    return library_schemas.Hashes(
         sha256=lora.sha256,
         autov2=lora.sha256[:10],
         tensors_sha256=tensors,
         autov3=tensors and tensors[:12],
         claims=[
-            schemas.HashClaim(
+            library_schemas.HashClaim(
                 source=claim["source"],
                 value=claim["value"],
                 matches=None if tensors is None else claim["value"] == tensors,
@@ -125,10 +125,10 @@ def deleted(lora: StoredLora, layout: Layout) -> schemas.LoRADeleteResponse:
     )
 
 
-def binned(lora: StoredLora, layout: Layout, retention_s: float) -> schemas.BinnedLoRA:
+def binned(lora: StoredLora, layout: Layout, retention_s: float) -> library_schemas.BinnedLoRA:
     """Return a deleted LoRA as the bin shows it."""
     gone = lora.deleted_at or 0
-    return schemas.BinnedLoRA(
+    return library_schemas.BinnedLoRA(
         bin_path=str(layout.path(lora.location)),
         partial_path=_home(lora).partial_path,
         file_size=lora.facts.size,

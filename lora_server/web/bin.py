@@ -6,20 +6,20 @@ from lora_server.catalog import Selection
 from lora_server.errors import FieldInvalid
 from lora_server.names import parse_partial_path
 from lora_server.records import Location, Place
-from lora_server.web import answers, schemas
+from lora_server.web import answers, library_schemas
 from lora_server.web.forms import parsed_json, parsed_query
 from lora_server.web.keys import AUDIT, CONFIG, LIBRARY
 
 
 async def list_bin(request: web.Request) -> web.Response:
     """List what was deleted and can be restored, latest first."""
-    query = parsed_query(schemas.BinQuery, request)
+    query = parsed_query(library_schemas.BinQuery, request)
     library = request.app[LIBRARY]
     selection = Selection(place=Place.BIN, sort="-deleted_at", **query.model_dump())
     page = await library.catalog.page(selection)
     retention = request.app[CONFIG].storage.bin_retention
     data = [answers.binned(lora, library.store.layout, retention) for lora in page.items]
-    return answers.respond(schemas.BinList(data=data, count=page.count))
+    return answers.respond(library_schemas.BinList(data=data, count=page.count))
 
 
 async def restore(request: web.Request) -> web.Response:
@@ -27,7 +27,7 @@ async def restore(request: web.Request) -> web.Response:
 
     `bin_path` is what the deletion returned. A name that was taken meanwhile is versioned.
     """
-    wanted = await parsed_json(schemas.LoRARestoreRequest, request)
+    wanted = await parsed_json(library_schemas.LoRARestoreRequest, request)
     library = request.app[LIBRARY]
     lora = await library.restore(_in_bin(request, wanted.bin_path))
     request[AUDIT] = {"partial_path": lora.location.partial_path, "sha256": lora.sha256}
@@ -36,7 +36,7 @@ async def restore(request: web.Request) -> web.Response:
 
 async def purge(request: web.Request) -> web.Response:
     """Remove a file from the bin for good, or all that are past their retention."""
-    wanted = await parsed_json(schemas.LoRAPurgeRequest, request)
+    wanted = await parsed_json(library_schemas.LoRAPurgeRequest, request)
     library = request.app[LIBRARY]
     if (wanted.bin_path is None) == (wanted.past_retention is None):
         message = "Value error, give either bin_path or past_retention"
@@ -47,7 +47,7 @@ async def purge(request: web.Request) -> web.Response:
         gone = await library.purge_expired(request.app[CONFIG].storage.bin_retention)
     paths = [str(library.store.layout.path(lora.location)) for lora in gone]
     request[AUDIT] = {"purged": paths[:100], "files": len(paths)}
-    return answers.respond(schemas.LoRAPurgeResponse(purged=paths))
+    return answers.respond(library_schemas.LoRAPurgeResponse(purged=paths))
 
 
 def _in_bin(request: web.Request, bin_path: str) -> Location:

@@ -12,7 +12,7 @@ from aiohttp import web
 from lora_server import names
 from lora_server.errors import FieldInvalid, Forbidden, LoraNotFound
 from lora_server.records import FileFacts, StoredLora, Verdict
-from lora_server.web import schemas
+from lora_server.web import library_schemas
 from lora_server.web.forms import parsed_query
 from lora_server.web.keys import CONFIG, DOOR, LIBRARY, PRINCIPAL
 from lora_server.web.loras import live
@@ -29,7 +29,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     `strip_metadata`, and always without the admin scope, the training metadata is left out:
     same tensors, another header, and neither ranges nor digest.
     """
-    query = parsed_query(schemas.DownloadQuery, request)
+    query = parsed_query(library_schemas.DownloadQuery, request)
     lora = await live(request)
     if lora.judgement and lora.judgement.verdict is Verdict.REFUSED:
         raise LoraNotFound("Servable LoRA")

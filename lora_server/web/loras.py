@@ -15,7 +15,7 @@ from lora_server.names import parse_partial_path
 from lora_server.preflight import Offer
 from lora_server.preflight import preflight as foresee
 from lora_server.records import NO_TYPE, Location, Place, StoredLora
-from lora_server.web import answers, problems, schemas
+from lora_server.web import answers, library_schemas, problems, schemas
 from lora_server.web.forms import check_entity_type, decoded, parsed, parsed_json, parsed_query
 from lora_server.web.keys import (
     AUDIT,
@@ -83,13 +83,13 @@ async def list_loras(request: web.Request) -> web.Response:
 
     `count` is the number of all matches, so that a client can page through them.
     """
-    query = parsed_query(schemas.ListQuery, request)
+    query = parsed_query(library_schemas.ListQuery, request)
     library = request.app[LIBRARY]
     digest = query.sha256.lower() if query.sha256 else None
     wanted = query.model_copy(update={"sha256": digest})
     page = await library.catalog.page(Selection(place=Place.MODELS, **wanted.model_dump()))
     data = [answers.listed(lora, library.store.layout) for lora in page.items]
-    return answers.respond(schemas.LoRAList(data=data, count=page.count))
+    return answers.respond(library_schemas.LoRAList(data=data, count=page.count))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -107,7 +107,7 @@ async def patch(request: web.Request) -> web.Response:
 
     What was detected is kept beside it. `null` takes a setting back; what is absent stays.
     """
-    wanted = await parsed_json(schemas.LoRAPatch, request)
+    wanted = await parsed_json(library_schemas.LoRAPatch, request)
     lora = await live(request)
     changes = wanted.model_dump(exclude_unset=True)
     if changes.get("trigger_words") is not None:
@@ -122,7 +122,7 @@ async def move(request: web.Request) -> web.Response:
 
     A name that is taken there is versioned; nothing is overwritten.
     """
-    wanted = await parsed_json(schemas.LoRAMoveRequest, request)
+    wanted = await parsed_json(library_schemas.LoRAMoveRequest, request)
     types = request.app[CONFIG].storage.entity_types
     check_entity_type(wanted.entity_type, {*types, NO_TYPE}, ("body", "entity_type"))
     library = request.app[LIBRARY]
@@ -157,7 +157,7 @@ async def preflight(request: web.Request) -> web.Response:
     With the first bytes of a .safetensors file the answer is the verdict that the upload would
     get, before anything large is sent. `acceptable` promises nothing about the rest of the file.
     """
-    wanted = await parsed_json(schemas.PreflightRequest, request)
+    wanted = await parsed_json(library_schemas.PreflightRequest, request)
     types = _allowed_types(request)
     check_entity_type(wanted.entity_type or NO_TYPE, {*types, NO_TYPE}, ("body", "entity_type"))
     outlook = await foresee(
@@ -174,7 +174,7 @@ async def preflight(request: web.Request) -> web.Response:
     reasons = [reason for error in outlook.reasons for reason in problems.reasons(error)]
     summary = dict(outlook.judgement.summary) if outlook.judgement else None
     return answers.respond(
-        schemas.PreflightResponse(
+        library_schemas.PreflightResponse(
             acceptable=not reasons, reasons=reasons, exists=outlook.exists, inspection=summary
         )
     )
@@ -189,7 +189,7 @@ def _allowed_types(request: web.Request) -> tuple[str, ...]:
 
 async def has_content(request: web.Request) -> web.Response:
     """Tell whether a file with this SHA-256 is stored; no path is given away."""
-    wanted = parsed(schemas.DigestPath, dict(request.match_info), where="path")
+    wanted = parsed(library_schemas.DigestPath, dict(request.match_info), where="path")
     if not await request.app[LIBRARY].catalog.find_content(wanted.hex.lower()):
         raise LoraNotFound
     return web.Response()

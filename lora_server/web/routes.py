@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from lora_server.config import Config
 from lora_server.web import bin as deleted
-from lora_server.web import downloads, loras, schemas, service
+from lora_server.web import downloads, library_schemas, loras, schemas, service
 from lora_server.web.routing import MAX_JSON_BYTES, Access, Route, Tag
 
 _LORA = "{base}/admin/lora/{entity_type}/{filename}"
@@ -51,27 +51,29 @@ _ROUTES = (
         "{base}/admin/lora",
         loras.list_loras,
         "List LoRA models",
-        query=schemas.ListQuery,
-        answer=schemas.LoRAList,
+        query=library_schemas.ListQuery,
+        answer=library_schemas.LoRAList,
     ),
     _admin(
         "POST",
         "{base}/admin/lora/move",
         loras.move,
         "Move a LoRA to another entity type",
-        body=schemas.LoRAMoveRequest,
-        answer=schemas.LoRA,
+        body=library_schemas.LoRAMoveRequest,
+        answer=library_schemas.LoRA,
         statuses=_MOVED,
         action="move",
     ),
-    _admin("GET", _LORA, loras.show, "Show a LoRA", answer=schemas.LoRADetail, statuses=_GONE),
+    _admin(
+        "GET", _LORA, loras.show, "Show a LoRA", answer=library_schemas.LoRADetail, statuses=_GONE
+    ),
     _admin(
         "PATCH",
         _LORA,
         loras.patch,
         "Set base model, trigger words and notes",
-        body=schemas.LoRAPatch,
-        answer=schemas.LoRA,
+        body=library_schemas.LoRAPatch,
+        answer=library_schemas.LoRA,
         statuses=_GONE,
         action="patch",
     ),
@@ -80,16 +82,16 @@ _ROUTES = (
         "{base}/admin/bin",
         deleted.list_bin,
         "List deleted LoRAs",
-        query=schemas.BinQuery,
-        answer=schemas.BinList,
+        query=library_schemas.BinQuery,
+        answer=library_schemas.BinList,
     ),
     _admin(
         "POST",
         "{base}/admin/bin/restore",
         deleted.restore,
         "Restore a deleted LoRA",
-        body=schemas.LoRARestoreRequest,
-        answer=schemas.LoRA,
+        body=library_schemas.LoRARestoreRequest,
+        answer=library_schemas.LoRA,
         statuses=_MOVED,
         action="restore",
     ),
@@ -98,8 +100,8 @@ _ROUTES = (
         "{base}/admin/bin",
         deleted.purge,
         "Purge deleted LoRAs for good",
-        body=schemas.LoRAPurgeRequest,
-        answer=schemas.LoRAPurgeResponse,
+        body=library_schemas.LoRAPurgeRequest,
+        answer=library_schemas.LoRAPurgeResponse,
         statuses=_MOVED,
         action="purge",
     ),
@@ -120,9 +122,9 @@ _ROUTES = (
         loras.preflight,
         "Would this file be taken?",
         access=Access.TOKEN,
-        body=schemas.PreflightRequest,
-        max_body_bytes=schemas.MAX_HEADER_CHARS + MAX_JSON_BYTES,
-        answer=schemas.PreflightResponse,
+        body=library_schemas.PreflightRequest,
+        max_body_bytes=library_schemas.MAX_HEADER_CHARS + MAX_JSON_BYTES,
+        answer=library_schemas.PreflightResponse,
     ),
     _lora(
         "HEAD",
@@ -131,7 +133,7 @@ _ROUTES = (
         "Is this content stored already?",
         access=Access.TOKEN,
         answer=None,
-        placeholders=schemas.DigestPath,
+        placeholders=library_schemas.DigestPath,
         statuses=_GONE,
     ),
     _lora(
