@@ -14,9 +14,6 @@ run: $(VENV)/.runtime ## Run the server on ./var, with a key and a token made fo
 test: $(VENV)/.test ## Run the tests
 	$(BIN)/pytest
 
-test-long: $(VENV)/.test ## Run the tests that `test` leaves out
-	$(BIN)/pytest -m long
-
 lint: $(VENV)/.test ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +46,4 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test test-long lint types lock clean
+.PHONY: help run test lint types lock clean

@@ -19,6 +19,7 @@ from lora_server.records import (
     StoredLora,
 )
 from lora_server.staging import StagedFile
+from lora_server.uninterrupted import uninterrupted
 
 Timed = Callable[[str], AbstractContextManager[None]]
 
@@ -93,7 +94,8 @@ async def _publish(  # noqa: PLR0913, PLR0917 - what an upload is made of
 ) -> StoredLora:
     await staged.seal()
     lora = _arrival(staged, sent, name, judgement)
-    return await library.publish(staged, lora, form.entity_type, versioned=form.versioned)
+    publishing = library.publish(staged, lora, form.entity_type, versioned=form.versioned)
+    return await uninterrupted(publishing, result_wins=True)  # a 503 would have it sent twice
 
 
 async def _publish_converted(  # noqa: PLR0913, PLR0917

@@ -1,5 +1,6 @@
 """Would this file be taken? Decided from what an upload would look at, before it is sent."""
 
+import asyncio
 import os
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def _check_size(offer: Offer, storage: StorageConfig, free: int) -> None:
 async def _judged(offer: Offer, extension: str, door: Door) -> Judgement | None:
     if offer.header is None or extension != names.SAFETENSORS:
         return None  # what a pickle is, only the whole of it can tell
-    fd = opened_memory(offer.header)
+    fd = await asyncio.to_thread(opened_memory, offer.header)
     try:
         return await door.judge_head(fd, extension, offer.file_size)
     finally:

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def uninterrupted(steps: Coroutine[Any, Any, T]) -> T:
+async def uninterrupted(steps: Coroutine[Any, Any, T], *, result_wins: bool = False) -> T:
     """Run steps to their end, however often the caller is cancelled meanwhile.
 
     A cancelled caller waits too: what it holds, such as a lock, covers the steps to their end.
+    With `result_wins` it then gets a result that there is, and the cancellation is dropped: for
+    what cannot be taken back and has to be told.
     """
     task = asyncio.ensure_future(steps)
     cancelled: asyncio.CancelledError | None = None
@@ -20,7 +22,7 @@ async def uninterrupted(steps: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is None:
+    if cancelled is None or (result_wins and not task.cancelled() and not task.exception()):
         return task.result()
     if not task.cancelled():
         task.exception()  # the caller is past caring, and asyncio would complain

@@ -19,15 +19,21 @@ MAX_LINES = 300
 # From the bottom to the top: a module imports from its own layer and from those above it here.
 # The longest name that fits says where a module belongs.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("lora_server.__init__",),
+    ("lora_server.__init__", "lora_server.uninterrupted"),
     ("lora_server.errors", "lora_server.records"),
     ("lora_server.config", "lora_server.names", "lora_server.filesystem", "lora_server.formats"),
-    ("lora_server.inspection",),
+    ("lora_server.inspection", "lora_server.moves", "lora_server.backlog"),
+    ("lora_server.judge",),
     ("lora_server.jwt_keys", "lora_server.revocations", "lora_server.layout", "lora_server.logs"),
-    ("lora_server.tokens", "lora_server.staging", "lora_server.catalog"),
-    ("lora_server.store",),
-    ("lora_server.library",),
-    ("lora_server.ingest", "lora_server.reconcile"),
+    ("lora_server.tokens", "lora_server.staging", "lora_server.catalog", "lora_server.ownership"),
+    ("lora_server.store", "lora_server.door"),
+    ("lora_server.library", "lora_server.reinspect"),
+    (
+        "lora_server.ingest",
+        "lora_server.preflight",
+        "lora_server.reconcile",
+        "lora_server.fingerprints",
+    ),
     ("lora_server.web",),
     ("lora_server.cli", "lora_server.__main__"),
 )

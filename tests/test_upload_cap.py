@@ -53,7 +53,6 @@ async def test_the_framing_is_capped_too(tmp_path: Path) -> None:
         assert await left_nothing(server)
 
 
-@pytest.mark.long
 async def test_the_default_cap_is_500_mib(server: Server) -> None:
     """524,288,000 bytes pass with the settings as they come; one more does not."""
 

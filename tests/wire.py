@@ -5,8 +5,9 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from lora_server.config import Config
 from tests.loras import lora
 from tests.server import ADMIN, Server
 
@@ -35,8 +36,20 @@ def body(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
+class Listening(Protocol):
+    """A server in this process or another one."""
+
+    @property
+    def port(self) -> int:
+        """Return the port it listens on."""
+
+    @property
+    def config(self) -> Config:
+        """Return its settings."""
+
+
 def head(
-    server: Server,
+    server: Listening,
     headers: dict[str, str] | None = None,
     *,
     method: str = "POST",
@@ -115,7 +128,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Connection]:
+async def connected(server: Listening) -> AsyncIterator[Connection]:
     """Open a connection to a server for the length of the block."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
@@ -124,7 +137,9 @@ async def connected(server: Server) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-async def upload(server: Server, *pieces: bytes, headers: dict[str, str] | None = None) -> Answer:
+async def upload(
+    server: Listening, *pieces: bytes, headers: dict[str, str] | None = None
+) -> Answer:
     """Send an upload whose body comes in these pieces."""
     length = {"Content-Length": str(sum(map(len, pieces)))}
     async with connected(server) as connection:

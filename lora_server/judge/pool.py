@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,12 +41,11 @@ class JudgePool:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        try:
+        async with AsyncExitStack() as undone:
+            undone.push_async_callback(self._close)
             for _ in range(self._size):
                 self._places.put_nowait(await self._start())
-        except BaseException:
-            await self._close()
-            raise
+            undone.pop_all()
         return self
 
     async def __aexit__(
@@ -131,11 +130,10 @@ class JudgePool:
         # those of the loop's own pool live as long as the loop.
         child = await asyncio.to_thread(ChildProcess, self._module)
         self._children = {other for other in self._children if not other.has_ended()} | {child}
-        try:
+        with ExitStack() as undone:
+            undone.callback(child.discard)
             await child.ready()
-        except BaseException:
-            child.discard()
-            raise
+            undone.pop_all()
         return child
 
     def _refuse_when_closed(self) -> None:

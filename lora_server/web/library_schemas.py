@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictInt, StringConstraints
 
 from lora_server.web.schemas import (
     Answer,
@@ -201,7 +201,7 @@ class PreflightRequest(Request):
 
     filename: ShortText
     entity_type: ShortText | None = None
-    file_size: int = Field(ge=0, le=2**53)
+    file_size: StrictInt = Field(ge=0, le=2**53)
     sha256: Sha256 | None = None
     header: Annotated[str, StringConstraints(max_length=MAX_HEADER_CHARS)] | None = Field(
         None, description="Base64 of the first bytes of a .safetensors file, its header at least"

@@ -173,6 +173,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
     if request.app[DRAIN].draining:
         response.force_close()  # the next request has to find another server, or a restarted one
+        response.headers["Connection"] = "close"  # aiohttp has chosen its own by now
     if request_id := request.get(REQUEST_ID):
         response.headers["X-Request-ID"] = request_id
 

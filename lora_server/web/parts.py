@@ -41,7 +41,8 @@ class FormParser:
         self._opening = f"--{boundary}".encode()
         self._closing = f"\r\n--{boundary}--".encode()
         self._head: bytes | None = b""  # the body, until its opening boundary has been seen
-        self._seam = b""  # the last bytes: a closing boundary may straddle two pieces
+        # The last bytes, since a closing boundary may straddle two pieces; a body begins a line.
+        self._seam = _LINE_BREAK
         self._after: bytes | None = None  # what came after the closing boundary
         self._parser = PushMultipartParser(
             boundary,

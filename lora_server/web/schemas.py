@@ -6,7 +6,7 @@ What the document does not know is in `library_schemas`.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
@@ -38,7 +38,7 @@ class UploadFields(BaseModel):
 
     entity_type: ShortText | None = None
     use_safe_filename: bool = True
-    sha256: Sha256 | Literal[""] | None = None
+    sha256: Annotated[Sha256 | None, BeforeValidator(lambda sent: sent or None)] = None
 
 
 class BodyUploadLora(BaseModel):

@@ -1,6 +1,7 @@
 """The life of the daemon: listen, serve, drain on a signal, go."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,7 +54,7 @@ async def _start(site: web.TCPSite, server: ServerConfig) -> None:
     try:
         await site.start()
     except OSError as error:
-        raise CannotListen(server.host, server.port, error.strerror or str(error)) from error
+        raise CannotListen(server.host, server.port, os.strerror(error.errno or 0)) from error
 
 
 async def _drain(app: web.Application, site: web.TCPSite, server: ServerConfig) -> None:
