@@ -2,31 +2,18 @@
 
 import asyncio
 import os
-import re
 import sys
 
 import pytest
 
+from tests.hostile import FORM, LENGTH, answered, post, statuses, survives
 from tests.server import ADMIN, Server
 from tests.wire import (
-    BOUNDARY,
-    body,
     chunked,
     connected,
-    file_part,
-    head,
-    left_nothing,
-    part,
-    until,
-    upload,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-UPLOAD = "POST /api/v1/admin/lora/upload HTTP/1.1\r\nHost: x\r\n"
-UPLOAD += f"Authorization: {ADMIN['Authorization']}\r\n"
-UPLOAD += f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
-FORM = body(file_part())
 
 
 @pytest.fixture
@@ -35,85 +22,56 @@ def server(shared: Server) -> Server:
     return shared
 
 
-async def _answered(server: Server, request: bytes, *more: bytes) -> bytes:
-    """Send bytes, and return all that comes back within a moment."""
-    async with connected(server) as connection:
-        received = b""
-        try:
-            await connection.send(request, *more, pause=0.02)
-            async with asyncio.timeout(0.5):
-                while chunk := await connection.reader.read(65536):
-                    received += chunk
-        except (TimeoutError, ConnectionError):
-            pass
-        return received
-
-
-def _statuses(received: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", received)]
-
-
-async def _survives(server: Server) -> bool:
-    """Tell whether the server still takes an upload, and nothing was left by what came before."""
-    clean = await left_nothing(server)
-    return clean and (await upload(server, FORM)).status == 200
-
-
-def _with(lines: str, content: bytes = FORM) -> bytes:
-    return (UPLOAD + lines + "\r\n\r\n").encode("latin-1") + content
-
-
-LENGTH = f"Content-Length: {len(FORM)}"
-
-
 @pytest.mark.parametrize(
     "request_",
     [
         pytest.param(
-            _with(f"{LENGTH}\r\nTransfer-Encoding: chunked", chunked([FORM])),
+            post(f"{LENGTH}\r\nTransfer-Encoding: chunked", chunked([FORM])),
             id="GHSA-pjjw-CL-and-TE",
         ),
-        pytest.param(_with(f"{LENGTH}\r\n{LENGTH}"), id="two-CL"),
-        pytest.param(_with(f"Content-Length: {len(FORM)}, {len(FORM)}"), id="CL-list"),
-        pytest.param(_with(f"Content-Length: +{len(FORM)}"), id="CVE-2023-47627-signed-CL"),
-        pytest.param(_with(f"Content-Length: -{len(FORM)}"), id="negative-CL"),
-        pytest.param(_with(f"Content-Length: 0x{len(FORM):x}"), id="hex-CL"),
-        pytest.param(_with("Content-Length: 1_0"), id="underscore-CL"),
-        pytest.param(_with("Content-Length: \xb2"), id="CVE-2025-69224-digits"),
-        pytest.param(_with("Content-Length: " + "9" * 400), id="huge-CL"),
-        pytest.param(_with(f"Content-Length : {len(FORM)}"), id="space-before-colon"),
-        pytest.param(_with(f"{LENGTH}\r\n folded: yes"), id="folded-line"),
-        pytest.param(_with(f"{LENGTH}\r\nX: a\rb"), id="CVE-2023-37276-CR-in-value"),
-        pytest.param(_with(f"{LENGTH}\r\nX: a\nTransfer-Encoding: chunked"), id="LF-in-value"),
-        pytest.param(_with(f"{LENGTH}\r\nX: a\x00b"), id="NUL-in-value"),
-        pytest.param(_with(f"{LENGTH}\r\nX(: a"), id="bad-header-name"),
-        pytest.param(_with(f"{LENGTH}\r\nHost: y"), id="CVE-2026-34525-two-hosts"),
-        pytest.param(_with(f"{LENGTH}\r\nContent-Type: text/plain"), id="two-content-types"),
-        pytest.param(_with("Transfer-Encoding: chunked, identity", chunked([FORM])), id="TE-list"),
-        pytest.param(_with("Transfer-Encoding: xchunked", chunked([FORM])), id="unknown-TE"),
+        pytest.param(post(f"{LENGTH}\r\n{LENGTH}"), id="two-CL"),
+        pytest.param(post(f"Content-Length: {len(FORM)}, {len(FORM)}"), id="CL-list"),
+        pytest.param(post(f"Content-Length: +{len(FORM)}"), id="CVE-2023-47627-signed-CL"),
+        pytest.param(post(f"Content-Length: -{len(FORM)}"), id="negative-CL"),
+        pytest.param(post(f"Content-Length: 0x{len(FORM):x}"), id="hex-CL"),
+        pytest.param(post("Content-Length: 1_0"), id="underscore-CL"),
+        pytest.param(post("Content-Length: \xb2"), id="CVE-2025-69224-digits"),
+        pytest.param(post("Content-Length: " + "9" * 400), id="huge-CL"),
+        pytest.param(post(f"Content-Length : {len(FORM)}"), id="space-before-colon"),
+        pytest.param(post(f"{LENGTH}\r\n folded: yes"), id="folded-line"),
+        pytest.param(post(f"{LENGTH}\r\nX: a\rb"), id="CVE-2023-37276-CR-in-value"),
+        pytest.param(post(f"{LENGTH}\r\nX: a\nTransfer-Encoding: chunked"), id="LF-in-value"),
+        pytest.param(post(f"{LENGTH}\r\nX: a\x00b"), id="NUL-in-value"),
+        pytest.param(post(f"{LENGTH}\r\nX(: a"), id="bad-header-name"),
+        pytest.param(post(f"{LENGTH}\r\nHost: y"), id="CVE-2026-34525-two-hosts"),
+        pytest.param(post(f"{LENGTH}\r\nContent-Type: text/plain"), id="two-content-types"),
+        pytest.param(post("Transfer-Encoding: chunked, identity", chunked([FORM])), id="TE-list"),
+        pytest.param(post("Transfer-Encoding: xchunked", chunked([FORM])), id="unknown-TE"),
         pytest.param(
-            _with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", chunked([FORM])),
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", chunked([FORM])),
             id="two-TE",
         ),
         pytest.param(
-            _with("Transfer-Encoding: chunked", b"+5\r\nhello\r\n0\r\n\r\n"), id="signed-chunk"
+            post("Transfer-Encoding: chunked", b"+5\r\nhello\r\n0\r\n\r\n"),
+            id="signed-chunk",
         ),
         pytest.param(
-            _with("Transfer-Encoding: chunked", b"5_0\r\nhello\r\n0\r\n\r\n"), id="odd-chunk"
+            post("Transfer-Encoding: chunked", b"5_0\r\nhello\r\n0\r\n\r\n"), id="odd-chunk"
         ),
         pytest.param(
-            _with("Transfer-Encoding: chunked", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
+            post("Transfer-Encoding: chunked", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
             id="CVE-2024-52304-LF-in-extension",
         ),
         pytest.param(
-            _with("Transfer-Encoding: chunked", b"3\r\nhello\r\n0\r\n\r\n"), id="10596-chunk-longer"
+            post("Transfer-Encoding: chunked", b"3\r\nhello\r\n0\r\n\r\n"),
+            id="10596-chunk-longer",
         ),
-        pytest.param(_with("Transfer-Encoding: chunked", b"f" * 17 + b"\r\nx"), id="huge-chunk"),
+        pytest.param(post("Transfer-Encoding: chunked", b"f" * 17 + b"\r\nx"), id="huge-chunk"),
         pytest.param(
-            _with(LENGTH + "\r\n" + "\r\n".join(f"X{n}: y" for n in range(200))),
+            post(LENGTH + "\r\n" + "\r\n".join(f"X{n}: y" for n in range(200))),
             id="CVE-2026-22815-headers",
         ),
-        pytest.param(_with(f"{LENGTH}\r\nX: " + "y" * 10_000), id="long-header"),
+        pytest.param(post(f"{LENGTH}\r\nX: " + "y" * 10_000), id="long-header"),
         pytest.param(b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", id="long-line"),
         pytest.param(b"GET /livez HTTP/1.1\r\n\r\n", id="no-host"),
         pytest.param(b"GET /livez HTTP/2.0\r\nHost: x\r\n\r\n", id="version"),
@@ -125,12 +83,12 @@ LENGTH = f"Content-Length: {len(FORM)}"
 )
 async def test_what_can_be_read_in_two_ways_is_not_read(server: Server, request_: bytes) -> None:
     """Smuggling, floods and other protocols get one 4xx, an end, and nothing of theirs back."""
-    received = await _answered(server, request_)
+    received = await answered(server, request_)
 
-    assert [status // 100 for status in _statuses(received)] in ([4], [])
+    assert [status // 100 for status in statuses(received)] in ([4], [])
     assert b"Traceback" not in received
     assert b"aiohttp" not in received
-    assert await _survives(server)
+    assert await survives(server)
 
 
 @pytest.mark.parametrize(
@@ -155,78 +113,14 @@ async def test_what_can_be_read_in_two_ways_is_not_read(server: Server, request_
 async def test_odd_targets_are_answered(server: Server, method: str, target: str) -> None:
     """Whatever stands for a path, the answer is one of ours and never a 500."""
     lines = f"{method} {target} HTTP/1.1\r\nHost: x\r\n{_AUTH}\r\nConnection: close\r\n\r\n"
-    received = await _answered(server, lines.encode())
+    received = await answered(server, lines.encode())
 
-    assert all(status < 500 for status in _statuses(received))
+    assert all(status < 500 for status in statuses(received))
     assert b"root:" not in received
     assert b"Traceback" not in received
 
 
 _AUTH = f"Authorization: {ADMIN['Authorization']}"
-
-
-@pytest.mark.parametrize(
-    "rest",
-    [
-        pytest.param(b"zz\r\nabc\r\n0\r\n\r\n", id="bad-size"),
-        pytest.param(b"5\r\nhelloX\r\n0\r\n\r\n", id="10596-size-differs"),
-        pytest.param(b"5;a\nb\r\nhello\r\n0\r\n\r\n", id="bad-extension"),
-        pytest.param(b"0\r\nX: a\x00b\r\n\r\n", id="bad-trailer"),
-        pytest.param(b"0\r\n" + b"X: y\r\n" * 50_000 + b"\r\n", id="CVE-2026-22815-trailers"),
-    ],
-)
-async def test_a_chunk_gone_wrong_ends_the_upload(server: Server, rest: bytes) -> None:
-    """A malformed chunk after good ones ends the upload at once; nothing waits for a timeout."""
-    piece = file_part()[:-50]
-    async with connected(server) as connection:
-        await connection.send(head(server, {"Transfer-Encoding": "chunked"}))
-        await connection.send(b"%x\r\n%s\r\n" % (len(piece), piece))
-        await until(lambda: bool(server.files()))
-        try:
-            await connection.send(rest)
-            status = (await connection.answer(within=3)).status
-        except (ConnectionError, asyncio.IncompleteReadError):
-            status = 400
-        await until(lambda: server.in_flight == 0, within=3)
-
-    assert status // 100 == 4
-    assert await _survives(server)
-
-
-async def test_a_trailer_is_no_request(server: Server) -> None:
-    """CVE-2025-53643: what follows the last chunk is never taken for a request of its own."""
-    smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    content = chunked([FORM])[:-2] + b"X: " + smuggled
-    received = await _answered(server, head(server, {"Transfer-Encoding": "chunked"}) + content)
-
-    assert len(_statuses(received)) <= 2
-    assert b'"status":"ok"' not in received.split(b"HTTP/1.")[1]
-
-
-@pytest.mark.timeout(20)
-async def test_floods_of_small_things_are_bounded(server: Server) -> None:
-    """CVE-2025-69229, -69228, #13652, #13742: tiny chunks, many parts, a long preamble."""
-    tiny = chunked([b"x"] * 100_000)
-    floods = [
-        head(server, {"Transfer-Encoding": "chunked"}) + tiny,
-        _with(f"Content-Length: {10**6}", b"\n" * 10**6),
-        _with(f"Content-Length: {10**6}", (part("a", "") * 20_000)[: 10**6]),
-        _with(f"Content-Length: {10**6}", (file_part() + part("a", "") * 20_000)[: 10**6]),
-    ]
-    answers = await asyncio.gather(*(_answered(server, flood) for flood in floods))
-
-    assert [_statuses(answer)[:1] for answer in answers] == [[422]] * 4
-    assert await _survives(server)
-
-
-async def test_an_upload_of_tiny_chunks_is_taken(server: Server) -> None:
-    """A body of one-byte chunks is slow to send, but an upload like any other."""
-    async with connected(server) as connection:
-        pieces = chunked(bytes([byte]) for byte in FORM)
-        await connection.send(head(server, {"Transfer-Encoding": "chunked"}), pieces)
-        answer = await connection.answer()
-
-    assert answer.status == 200
 
 
 async def test_pipelined_requests_are_answered_in_turn(server: Server) -> None:
@@ -240,20 +134,20 @@ async def test_pipelined_requests_are_answered_in_turn(server: Server) -> None:
 
 async def test_a_request_in_fragments_is_bounded(server: Server) -> None:
     """CVE-2026-54277: a request line sent bit by bit is refused at the same length."""
-    received = await _answered(server, b"GET /", *[b"a" * 4000] * 5)
+    received = await answered(server, b"GET /", *[b"a" * 4000] * 5)
 
-    assert _statuses(received) in ([400], [])
-    assert await _survives(server)
+    assert statuses(received) in ([400], [])
+    assert await survives(server)
 
 
 @pytest.mark.parametrize("length", [1000, 60], ids=["unfinished", "finished"])
 async def test_the_body_of_a_refused_upload_is_no_request(server: Server, length: int) -> None:
     """What was announced as a body is never read as a request, whether it all came or not."""
     smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".ljust(60)
-    refused = _with(f"Content-Encoding: gzip\r\nContent-Length: {length}", b"")
-    received = await _answered(server, refused, smuggled)
+    refused = post(f"Content-Encoding: gzip\r\nContent-Length: {length}", b"")
+    received = await answered(server, refused, smuggled)
 
-    assert _statuses(received) == [415]
+    assert statuses(received) == [415]
 
 
 async def test_assertions_are_needed() -> None:

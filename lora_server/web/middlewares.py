@@ -1,6 +1,5 @@
 """What happens to every request around its handler, outermost first."""
 
-import asyncio
 import re
 import time
 import uuid
@@ -16,11 +15,9 @@ from lora_server.errors import (
     LoraServerError,
     ShuttingDown,
     Unauthenticated,
-    UploadCut,
-    UploadStalled,
 )
 from lora_server.records import Principal
-from lora_server.web import admission, expectations, problems
+from lora_server.web import admission, expectations, problems, small_bodies
 from lora_server.web.keys import (
     AUDIT,
     BOUNDARY,
@@ -113,7 +110,7 @@ async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse
     if route and route.upload:
         return await _upload_admitted(request, handler)
     if route and route.body:
-        return await _small_body_admitted(request, handler, route.max_body_bytes)
+        return await small_bodies.admitted(request, handler, route.max_body_bytes)
     return await handler(request)
 
 
@@ -127,35 +124,6 @@ async def _upload_admitted(request: web.Request, handler: Handler) -> web.Stream
         with slot:
             await expectations.answer(request)
             return await handler(request)
-
-
-async def _small_body_admitted(
-    request: web.Request, handler: Handler, max_bytes: int
-) -> web.StreamResponse:
-    sized = request.clone(client_max_size=max_bytes)
-    await _take_small_body(sized)
-    try:
-        return await handler(sized)
-    finally:  # a clone has its own notes
-        request[AUDIT] = sized.get(AUDIT, {})
-
-
-async def _take_small_body(request: web.Request) -> None:
-    """Read the body for the handler, within the size and the time that small bodies have."""
-    length = request.content_length or 0
-    if length > request.client_max_size:
-        raise web.HTTPRequestEntityTooLarge(request.client_max_size, length)
-    await expectations.answer(request)
-    seconds = request.app[CONFIG].server.upload_idle_timeout
-    try:
-        async with asyncio.timeout(seconds):
-            await request.read()
-    except web.RequestPayloadError as error:
-        raise UploadCut("The body's transfer coding is malformed.") from error
-    except ConnectionError as error:
-        raise UploadCut("The connection was lost.") from error
-    except TimeoutError as error:
-        raise UploadStalled(f"The body did not arrive within {seconds:g} s") from error
 
 
 MIDDLEWARES = (
