@@ -71,7 +71,7 @@ class ServerConfig(Section):
     max_concurrent_uploads: int = Field(64, ge=1)
     max_uploads_per_principal: int = Field(16, ge=1)
     upload_idle_timeout: Seconds = 30
-    min_upload_rate: ByteSize = ByteSize(16 * 1024)  # bytes per second, after a grace period
+    min_upload_rate: ByteSize = ByteSize(16 * 1024)  # bytes per second, over each idle timeout
     shutdown_grace: Seconds = 60
     trusted_proxies: Networks = ()
     metrics: Literal["open", "admin", "off"] = "open"

@@ -148,6 +148,13 @@ async def test_every_sort_key_orders_both_ways(five: Server, key: str) -> None:
             "String should have at most 256 characters",
             id="too long",
         ),
+        pytest.param(
+            "q=%00",
+            "q",
+            "string_pattern_mismatch",
+            "String should match pattern '^[^\\x00]*$'",
+            id="nul would match every name",
+        ),
     ],
 )
 async def test_bad_queries(server: Server, query: str, loc: str, kind: str, message: str) -> None:

@@ -97,3 +97,14 @@ async def test_a_bad_body_leaves_nothing(server: Server, content: bytes, status:
     assert answer.status == status
     assert isinstance(answer.json["detail"], list)
     assert await left_nothing(server)
+
+
+async def test_an_undecodable_header_is_not_quoted(server: Server) -> None:
+    """The parser's error carries the whole header line; the answer says only what is wrong."""
+    header = b'Content-Disposition: form-data; name="file"; filename="\xffsecret.safetensors"'
+    answer = await upload(
+        server, b"\r\n".join([f"--{BOUNDARY}".encode(), header, b"", b"x", CLOSING])
+    )
+    assert answer.status == 422
+    message = "The multipart body is malformed: segment header failed to decode."
+    assert answer.json["detail"][0]["msg"] == message

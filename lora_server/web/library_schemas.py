@@ -15,6 +15,10 @@ from lora_server.web.schemas import (
 
 MAX_HEADER_CHARS = 6 * 1024 * 1024  # base64 of 4.5 MiB; longer headers are judged as they arrive
 
+# SQLite ends a pattern at a NUL, and would find everything; PostgreSQL stores none.
+_NO_NUL = r"^[^\x00]*$"
+StoredText = Annotated[str, StringConstraints(max_length=256, pattern=_NO_NUL)]
+
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
@@ -88,7 +92,7 @@ class ListQuery(Request):
     skip: int = Field(0, ge=0, le=2**31, description="How many matches to leave out")
     limit: int = Field(100, ge=1, le=1000, description="How many to return at most")
     entity_type: ShortText | None = Field(None, description="Only this entity type")
-    q: ShortText | None = Field(None, description="Part of a name, without regard to case")
+    q: StoredText | None = Field(None, description="Part of a name, without regard to case")
     base_model: ShortText | None = Field(None, description="Only this base model")
     adapter: ShortText | None = Field(None, description="Only this adapter family")
     verdict: ShortText | None = Field(None, description="Only this verdict")
@@ -120,9 +124,9 @@ class DigestPath(Request):
 class LoRAPatch(Request):
     """What an admin sets by hand; null takes a setting back, an absent field stays."""
 
-    base_model: ShortText | None = None
-    trigger_words: Annotated[list[ShortText], Field(max_length=100)] | None = None
-    notes: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    base_model: StoredText | None = None
+    trigger_words: Annotated[list[StoredText], Field(max_length=100)] | None = None
+    notes: Annotated[str, StringConstraints(max_length=10_000, pattern=_NO_NUL)] | None = None
 
 
 class LoRAMoveRequest(Request):
@@ -163,7 +167,7 @@ class BinQuery(Request):
     skip: int = Field(0, ge=0, le=2**31, description="How many matches to leave out")
     limit: int = Field(100, ge=1, le=1000, description="How many to return at most")
     entity_type: ShortText | None = Field(None, description="Only this entity type")
-    q: ShortText | None = Field(None, description="Part of a name, without regard to case")
+    q: StoredText | None = Field(None, description="Part of a name, without regard to case")
 
 
 class LoRARestoreRequest(Request):

@@ -63,7 +63,7 @@ class FormParser:
         except ParserLimitReached as error:
             raise MalformedUpload("too many parts, or part headers that are too long") from error
         except MultipartError as error:
-            raise MalformedUpload(str(error).lower()) from error
+            raise MalformedUpload(_why(error)) from error
 
     def close(self) -> None:
         """Check that the body was complete: its closing boundary is the only proof."""
@@ -75,7 +75,7 @@ class FormParser:
             for _ in self._parser.parse(b""):  # raises unless the last part was ended
                 pass
         except MultipartError as error:
-            raise MalformedUpload(str(error).lower()) from error
+            raise MalformedUpload(_why(error)) from error
 
     def _from_opening(self, chunk: bytes) -> bytes:
         if self._head is None:
@@ -105,6 +105,11 @@ class FormParser:
         self._after = (self._after or b"") + rest
         if not _LINE_BREAK.startswith(self._after):
             raise MalformedUpload("it goes on after its closing boundary")
+
+
+def _why(error: MultipartError) -> str:
+    """Return the parser's own words; what else it carries quotes the body at any length."""
+    return str(error.args[0]).lower()
 
 
 def _check_part(segment: MultipartSegment) -> None:
