@@ -12,7 +12,7 @@ run: $(VENV)/.runtime ## Run the server on ./var, with a key and a token made fo
 	$(BIN)/lora-server serve --local var
 
 test: $(VENV)/.test ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.test ## Check style and formatting
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ setup(
             "pytest>=9",
             "pytest-aiohttp>=1.1",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",  # two cores, two workers
             "requests>=2.32",
             "ruff>=0.17",
             "schemathesis>=4.32",

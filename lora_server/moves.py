@@ -16,9 +16,8 @@ class Move:
 
     def arrival(self, now: int) -> dict[str, Any]:
         """Return what changes besides the place, also when the move was made by hand."""
-        source = self.lora.location
         if self.target.place is not Place.BIN:
             return {"home_name": self.target.name, "deleted_at": None, "deleted_by": None}
-        if source.place is Place.BIN:
+        if self.lora.location.place is Place.BIN:
             return {}  # it is deleted already
-        return {"home_name": source.name, "deleted_at": now, "deleted_by": self.deleted_by}
+        return {"deleted_at": now, "deleted_by": self.deleted_by}  # its home name stays

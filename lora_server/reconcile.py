@@ -9,10 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
-from watchfiles import awatch
 
 from lora_server import names
 from lora_server.backlog import Backlog
@@ -29,13 +27,13 @@ from lora_server.records import (
     Source,
     StoredLora,
 )
+from lora_server.watching import changes
 
 log = structlog.get_logger(__name__)
 
 REST_S = 2.0  # a file that changed less long ago may still be written to
 FULL_COMPARISON_S = 3600.0  # in case the kernel's queue of events ran over
 WATCH_AGAIN_S = 60.0  # after the kernel refused to watch, also compare this often
-WATCH_TICK_MS = 1000  # how soon what happened before the watch was set up is noticed
 MANY = 100  # so many changes at once are cheaper to find by comparing everything
 
 Known = Mapping[Location, StoredLora]
@@ -138,28 +136,12 @@ class Reconciler:
                 await self.compare_all()
 
     async def _follow(self) -> None:
-        layout = self._library.store.layout
-        # The default filter would ignore trees under folders that are called, say, venv.
-        watching = awatch(
-            layout.models,
-            layout.bin,
-            watch_filter=None,
-            debounce=400,
-            stop_event=self._stopping,
-            yield_on_timeout=True,
-            rust_timeout=WATCH_TICK_MS,
-        )
-        seen_all = False  # what happened before the watch was set up is not told
-        async for changes in watching:
+        async for changed in changes(self._library.store.layout, self._stopping):
             with _logged("comparison"):
-                paths = [Path(path) for _, path in changes]
-                locations = {location for path in paths if (location := self._location(path))}
-                whole_folders = any(path in layout.folders for path in paths)
-                if whole_folders or not seen_all or len(locations) > MANY:
+                if changed is None or len(changed) > MANY:
                     await self.compare_all()
-                    seen_all = True
-                elif locations:
-                    await self.compare(locations)
+                else:
+                    await self.compare(changed)
 
     async def _compare_now_and_then(self) -> None:
         while True:
@@ -218,15 +200,6 @@ class Reconciler:
         else:
             await catalog.set_content(known.id, read.sha256, read.facts, read.judgement)
             log.info("file.changed", partial_path=location.partial_path, sha256=read.sha256)
-
-    def _location(self, path: Path) -> Location | None:
-        layout = self._library.store.layout
-        for place in (Place.MODELS, Place.BIN):
-            if path.is_relative_to(layout.root(place)):
-                parts = path.relative_to(layout.root(place)).parts
-                known = len(parts) == 2 and parts[0] in layout.entity_types  # noqa: PLR2004
-                return Location(place, *parts) if known and names.is_plain(parts[1]) else None
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,22 @@ refuses to overwrite, so that outsiders who write into the tree are safe too.
 """
 
 import asyncio
-import errno
-import hashlib
+import io
 import os
 import secrets
-import stat
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
 
-from lora_server import names
+from lora_server import looking, names
 from lora_server.config import StorageConfig
 from lora_server.errors import LoraServerError, StorageUnusable
 from lora_server.filesystem import (
     disk_errors,
-    facts_of,
     make_folder,
     opened_file,
     opened_folder,
-    regular_files,
     rename_exclusive,
 )
 from lora_server.layout import Layout
@@ -130,15 +125,15 @@ class Store:
 
     async def facts(self, location: Location) -> FileFacts | None:
         """Stat a file; None when no regular file stands there."""
-        return await self.run(self._facts, location)
+        return await self.run(looking.facts, self.layout.path(location))
 
     async def scan(self, place: Place) -> dict[Location, FileFacts]:
         """Return all files of a tree that can be LoRAs: right folder, plain name, regular."""
-        return await self.run(self._scan, place)
+        return await self.run(looking.scan, self.layout, place)
 
     async def digest(self, location: Location, begin: int = 0) -> tuple[str, FileFacts] | None:
         """Hash a file from byte `begin`; None when it is gone or changed while it was read."""
-        return await self.run(self._digest, location, begin)
+        return await self.run(looking.digest, self.layout.path(location), begin)
 
     @asynccontextmanager
     async def opened_for_reading(self, location: Location) -> AsyncIterator[int]:
@@ -148,12 +143,12 @@ class Store:
             FileNotFoundError: it is gone.
 
         """
-        opening = self.run(_open, self.layout.path(location), expected=_CLAIM)
-        fd = await uninterrupted(opening)
+        path = self.layout.path(location)
+        opening = asyncio.ensure_future(self.run(opened_file, path, expected=_CLAIM))
         try:
-            yield fd
+            yield (await asyncio.shield(opening)).fileno()
         finally:
-            os.close(fd)
+            await uninterrupted(self._close_file(opening))
 
     async def sweep_staging(self) -> int:
         """Remove what an earlier run left in staging; returns how many files that were."""
@@ -171,6 +166,11 @@ class Store:
 
         """
         await self.run(try_moves, self.layout.roots)
+
+    async def _close_file(self, opening: asyncio.Future[io.FileIO]) -> None:
+        """Close the file even when the caller was gone before it was open."""
+        with suppress(LoraServerError, OSError):  # it was never opened, and the caller knows
+            await self.run((await opening).close)
 
     # Everything below blocks and runs in the store's threads.
 
@@ -207,43 +207,6 @@ class Store:
         make_folder(folder, self._dir_mode)
         return frozenset(map(names.key, os.listdir(folder)))  # noqa: PTH208 - names only
 
-    def _facts(self, location: Location) -> FileFacts | None:
-        try:
-            status = os.lstat(self.layout.path(location))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return facts_of(status) if stat.S_ISREG(status.st_mode) else None
-
-    def _scan(self, place: Place) -> dict[Location, FileFacts]:
-        """Look into all folders; one that is gone is empty, but a tree without any is an error.
-
-        A lost mount must not look as if everything had been deleted.
-        """
-        folders = {name: self.layout.folder(place, name) for name in self.layout.entity_types}
-        if not any(folder.is_dir() for folder in folders.values()):
-            raise FileNotFoundError(errno.ENOENT, "every folder is gone", self.layout.root(place))
-        found: dict[Location, FileFacts] = {}
-        for entity_type, folder in folders.items():
-            with suppress(FileNotFoundError), opened_folder(folder) as fd:
-                for name, facts in regular_files(fd):
-                    if names.is_plain(name):
-                        found[Location(place, entity_type, name)] = facts
-        return found
-
-    def _digest(self, location: Location, begin: int) -> tuple[str, FileFacts] | None:
-        before = self._facts(location)
-        if before is None:
-            return None
-        with (
-            suppress(FileNotFoundError, IsADirectoryError),
-            opened_file(self.layout.path(location)) as file,
-        ):
-            file.seek(begin)
-            sha256 = hashlib.file_digest(file, "sha256")
-            if facts_of(os.fstat(file.fileno())) == before == self._facts(location):
-                return sha256.hexdigest(), before
-        return None
-
     def _sweep_staging(self) -> int:
         leftovers = list(self.layout.staging.glob("*.part"))
         for path in leftovers:
@@ -257,10 +220,6 @@ class Store:
     def _free_bytes(self) -> int:
         status = os.statvfs(self.layout.staging)
         return status.f_bavail * status.f_frsize
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 async def _discard(opening: asyncio.Future[StagedFile]) -> None:

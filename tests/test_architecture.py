@@ -25,7 +25,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lora_server.inspection", "lora_server.moves", "lora_server.backlog"),
     ("lora_server.judge",),
     ("lora_server.jwt_keys", "lora_server.revocations", "lora_server.layout", "lora_server.logs"),
-    ("lora_server.tokens", "lora_server.staging", "lora_server.catalog", "lora_server.ownership"),
+    (
+        "lora_server.tokens",
+        "lora_server.staging",
+        "lora_server.catalog",
+        "lora_server.ownership",
+        "lora_server.looking",
+        "lora_server.watching",
+    ),
     ("lora_server.store", "lora_server.door"),
     ("lora_server.library", "lora_server.reinspect"),
     (

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
@@ -12,7 +13,7 @@ from lora_server.errors import Complaint, LoraServerError
 from lora_server.web import problems
 from lora_server.web.keys import METRICS
 from tests.calls import API, BIN, FILES, JSON, LORA, Answer, call, raw_call
-from tests.server import ADMIN, UPLOADER, Server, bearer, form
+from tests.server import ADMIN, UPLOADER, Server, bearer, form, make_config, running
 
 
 def heirs(kind: type[LoraServerError]) -> Iterator[type[LoraServerError]]:
@@ -304,17 +305,16 @@ async def test_a_body_that_breaks_off(server: Server) -> None:
     assert refusals._value.get() == 1  # noqa: SLF001 - the client library has no other reader
 
 
-async def test_a_json_body_that_never_comes(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_json_body_that_never_comes(tmp_path: Path) -> None:
     """Waiting for a JSON body ends in a 408."""
-    monkeypatch.setattr("lora_server.web.forms.JSON_TIMEOUT_S", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    config = make_config(tmp_path, server={"upload_idle_timeout": 0.05})
     head = f"DELETE {LORA} HTTP/1.1\r\nHost: x\r\nAuthorization: {ADMIN['Authorization']}\r\n"
-    writer.write(f"{head}Content-Length: 50\r\n\r\n".encode())
+    async with running(config) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(f"{head}Content-Length: 50\r\n\r\n".encode())
 
-    assert (await reader.readline()).startswith(b"HTTP/1.1 408")
-    writer.close()
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
 
 
 async def test_no_charset_on_json(server: Server) -> None:

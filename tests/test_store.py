@@ -18,6 +18,7 @@ import pytest
 
 from lora_server.config import StorageConfig
 from lora_server.errors import ConfigInvalid, StorageFull, StorageUnusable
+from lora_server.filesystem import opened_file
 from lora_server.records import Location, Place
 from lora_server.staging import StagedFile
 from lora_server.store import Store
@@ -505,6 +506,37 @@ async def test_what_is_no_file_has_no_digest(
     make[kind]()
 
     assert await store.digest(in_models()) is None
+
+
+async def test_a_lent_descriptor_is_closed_also_when_the_caller_was_cancelled(
+    store: Store, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that opens the file cannot be called back, so its descriptor is waited for."""
+    put(storage, in_models())
+    may_open = threading.Event()
+
+    def opened_late(path: Path) -> io.FileIO:
+        may_open.wait()
+        return opened_file(path)
+
+    async def read() -> None:
+        async with store.opened_for_reading(in_models()):
+            pytest.fail("cancelled before this")
+
+    async with store.opened_for_reading(in_models()) as fd:
+        content = await asyncio.to_thread(os.pread, fd, 100, 0)
+    before = open_descriptors()
+    monkeypatch.setattr("lora_server.store.opened_file", opened_late)
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    may_open.set()
+    await asyncio.wait({task})
+
+    assert content == b"theirs"
+    assert task.cancelled()
+    assert open_descriptors() == before
 
 
 # Owning

@@ -3,9 +3,6 @@
 import time
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
 from lora_server.config import Config
 from lora_server.jwt_keys import load_keys, new_secret
 from lora_server.tokens import mint
@@ -67,6 +64,10 @@ The API, as a page: {url}/docs
 
 def _example_lora() -> bytes:
     """Return a LoRA of rank 4 for one attention module of Stable Diffusion 1.5, all zeros."""
+    # Imported here: no server that runs for real needs twenty megabytes of numpy.
+    import numpy as np  # noqa: PLC0415
+    from safetensors.numpy import save  # noqa: PLC0415
+
     module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     tensors = {
         f"{module}.alpha": np.array(4.0, np.float16),

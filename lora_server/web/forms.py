@@ -1,6 +1,5 @@
 """Form fields, query strings and JSON bodies become checked values, with FastAPI's complaints."""
 
-import asyncio
 import base64
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -9,14 +8,12 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from lora_server.errors import Complaint, FieldInvalid, FieldsInvalid, UploadCut
+from lora_server.errors import Complaint, FieldInvalid, FieldsInvalid
 from lora_server.ingest import UploadForm
 from lora_server.records import NO_TYPE
 from lora_server.web.schemas import UploadFields
 
 M = TypeVar("M", bound=BaseModel)
-
-JSON_TIMEOUT_S = 30.0  # a JSON body is a packet or two
 
 
 def upload_form(fields: Mapping[str, str], entity_types: Collection[str]) -> UploadForm:
@@ -64,14 +61,13 @@ def parsed(model: type[M], data: Any, *, where: str) -> M:
 
 
 async def parsed_json(model: type[M], request: web.Request) -> M:
-    """Read and validate a JSON body; its size is bounded by the application.
+    """Validate a JSON body.
 
     Raises:
         FieldsInvalid: it is no JSON, does not say that it is, or is not of the model's shape.
-        UploadCut: it broke off.
 
     """
-    raw = await _arrived(request)
+    raw = await request.read()  # arrived already, within its bounds (`middlewares.admitted`)
     if raw and not _says_json(request):
         raise FieldInvalid(
             ("body",),
@@ -82,16 +78,6 @@ async def parsed_json(model: type[M], request: web.Request) -> M:
     if data is None:
         raise FieldInvalid(("body",), "Field required", "missing")
     return parsed(model, data, where="body")
-
-
-async def _arrived(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(JSON_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
-    except (ConnectionError, web.RequestPayloadError) as error:
-        raise UploadCut("The connection was lost.") from error
 
 
 def _says_json(request: web.Request) -> bool:
