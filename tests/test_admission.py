@@ -60,7 +60,7 @@ async def test_a_client_that_waits_is_never_asked_for_the_body(
         assert (answer.status, answer.interim) == (status, 0)
         assert answer.headers["connection"] == "close"
         assert answer.json["detail"]
-        assert await connection.closed(within=4)
+        assert await connection.closed(within=1)
 
 
 async def _refused(server: Server, headers: dict[str, str]) -> tuple[Answer, Answer]:

@@ -101,3 +101,11 @@ def test_the_shortest_boundary_works() -> None:
     parser.close()
 
     assert events[1:] == [b"x", None]
+
+
+def test_what_follows_the_end_is_refused_as_it_comes() -> None:
+    """An epilogue is not gathered until the body ends: its first bytes are one too many."""
+    parser = FormParser(BOUNDARY)
+    list(parser.parse(body(file_part())))
+    with pytest.raises(MalformedUpload):
+        list(parser.parse(b"x"))

@@ -108,25 +108,29 @@ async def impatient(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    ("pieces", "why"),
     [
-        pytest.param([b"--BOUN"], id="in-boundary"),
-        pytest.param([OPENING], id="in-file"),
-        pytest.param([file_part(content=lora(3 * MIB))], id="before-closing"),
-        pytest.param([OPENING, *[b"x" * 100] * 60], id="drip"),
-        pytest.param([OPENING, lora(3 * MIB), *[b"x" * 100] * 60], id="drip-after-a-fast-start"),
+        pytest.param([b"--BOUN"], "No data came for 0.3 s", id="in-boundary"),
+        pytest.param([OPENING], "No data came for 0.3 s", id="in-file"),
+        pytest.param([file_part(content=lora(3 * MIB))], "No data came", id="before-closing"),
+        pytest.param([OPENING, *[b"x" * 100] * 60], "less than 100000 bytes/s", id="drip"),
+        pytest.param(
+            [OPENING, lora(3 * MIB), *[b"x" * 100] * 60], "less than", id="drip-after-a-fast-start"
+        ),
     ],
 )
-async def test_a_body_that_dawdles_is_408(impatient: Server, pieces: Sequence[bytes]) -> None:
-    """A body that stands still or stays under the rate is refused, however fast it began."""
+async def test_a_body_that_dawdles_is_408(
+    impatient: Server, pieces: Sequence[bytes], why: str
+) -> None:
+    """A body that stands still or falls under the rate is refused, however fast it began."""
+    request = head(impatient, {"Content-Length": str(9 * MIB)})
     async with connected(impatient) as connection:
-        sending = asyncio.create_task(
-            connection.send(head(impatient, {"Content-Length": str(9 * MIB)}), *pieces, pause=0.02)
-        )
+        sending = asyncio.create_task(connection.send(request, *pieces, pause=0.02))
         answer = await connection.answer(within=3)
         sending.cancel()
 
         assert answer.status == 408
+        assert why in answer.json["detail"]
         assert await left_nothing(impatient)
 
 
