@@ -87,7 +87,7 @@ async def test_converted_files_hold_the_same_tensors(converting: Server, write: 
     assert answer["file_size"] == len(content)
     assert answer["sha256"] == _sha256(stored) != answer["uploaded_sha256"]
     assert answer["uploaded_sha256"] == _sha256(content)
-    assert answer["inspection"]["adapter"] == "lora"
+    assert answer["inspection"]["adapter"] == "LoRA"
     assert [await _known(converting, _sha256(each)) for each in (stored, content)] == [200, 200]
     assert set(tensors) == {"unet.q.lora_down.weight", "unet.q.lora_up.weight", "unet.q.alpha"}
     down = np.arange(8, dtype=np.float32).reshape(2, 4)

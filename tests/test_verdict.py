@@ -109,7 +109,7 @@ async def test_torch_files_are_accepted(
 
     assert answer.status == 200
     assert answer.json["partial_path"] == f"styles/ink{extension}"
-    assert answer.json["inspection"]["adapter"] == "lora"
+    assert answer.json["inspection"]["adapter"] == "LoRA"
     assert answer.json["inspection"]["module_count"] == 1
 
 
@@ -197,24 +197,24 @@ async def test_unknown_adapters_can_be_refused(strict: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "style", "metadata", "base"),
+    ("layout", "style", "family", "base"),
     [
-        pytest.param("sd1", "kohya", {}, "Stable Diffusion 1.x", id="kohya SD 1.5"),
-        pytest.param("sdxl", "kohya", {}, "SDXL", id="kohya SDXL"),
-        pytest.param("flux-diffusers", "diffusers", {}, "FLUX.1", id="PEFT Flux"),
+        pytest.param("sd1", "kohya", "LoCon", "SD 1.x", id="kohya SD 1.5"),
+        pytest.param("sdxl", "kohya", "LoRA", "SDXL", id="kohya SDXL"),
+        pytest.param("flux-diffusers", "diffusers", "LoRA", "Flux.1", id="PEFT Flux"),
     ],
 )
 async def test_realistic_adapters_are_described(
-    server: Server, tmp_path: Path, layout: str, style: str, metadata: dict[str, str], base: str
+    server: Server, tmp_path: Path, layout: str, style: str, family: str, base: str
 ) -> None:
     """The answer to an upload says family, rank and base model; the detail says the same."""
     tensors = adapter_tensors(layout, style=style, rank=4)
-    path = await asyncio.to_thread(write_safetensors, tmp_path / "a", tensors, metadata)
+    path = await asyncio.to_thread(write_safetensors, tmp_path / "a", tensors)
     answer = await _sent(server, await asyncio.to_thread(path.read_bytes))
     found = answer.json["inspection"]
     detail = await call(server, "GET", f"{LORA}/{answer.json['partial_path']}")
 
-    assert found["adapter"] == "lora"
+    assert found["adapter"] == family
     assert found["rank"] == {"min": 4, "max": 4, "mode": 4}
     assert found["base_model"] == base
     assert found["module_count"] == sum(".lora_down" in n or ".lora_A" in n for n, *_ in tensors)
