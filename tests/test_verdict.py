@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TORCH_EXTENSIONS = (".pt", ".pth", ".ckpt", ".bin")
 MAX_MESSAGE_CHARS = 500
 UNKNOWN = safetensors(
-    {"thing.lora_magic": entry((1, 1), 0, 2), "thing.lora_wonder": entry((1, 1), 2, 4)}
+    {"base_model.model.layers.0.self_attn.q_proj.vera_lambda_b": entry((2,), 0, 4)}
 )
 
 
