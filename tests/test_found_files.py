@@ -59,7 +59,9 @@ async def test_bad_files_stay_and_are_not_served(server: Server) -> None:
     assert {name: item["inspection"]["code"] for name, item in found.items()} == {
         name: code for name, (_, code) in BAD.items()
     }
-    assert all(item["inspection"]["reason"] and item["source"] == "found" for item in found.values())
+    assert all(
+        item["inspection"]["reason"] and item["source"] == "found" for item in found.values()
+    )
     assert refused["count"] == len(BAD)
     assert {answer.status for answer in gets} == {404}
     assert {name: (styles / name).read_bytes() for name in BAD} == {
@@ -86,7 +88,7 @@ async def test_bad_file_that_is_replaced_is_judged_anew(server: Server) -> None:
     before = (await _listed(server, 1))["ink.safetensors"]
     await asyncio.to_thread(_put, styles, "ink.safetensors", lora_bytes())
     async with asyncio.timeout(10):
-        while (after := (await _listed(server, 1))["ink.safetensors"])["verdict"] == "refused":
+        while (after := (await _listed(server, 1))["ink.safetensors"])["verdict"] == "refused":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     got = await call(server, "GET", f"{FILES}/styles/ink.safetensors")
 

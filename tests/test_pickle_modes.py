@@ -12,8 +12,8 @@ import pytest_asyncio
 from safetensors.numpy import load
 
 from tests.calls import FILES, LORA, Answer, call
-from tests.formats.torch_bytes import lora, tensor, torch_legacy, torch_zip
 from tests.formats.torch_bytes import held as storage_of
+from tests.formats.torch_bytes import lora, tensor, torch_legacy, torch_zip
 from tests.server import Server, form, make_config, running
 from tests.wire import chunked, connected, file_part, head, left_nothing
 
@@ -59,7 +59,8 @@ async def _known(server: Server, digest: str) -> int:
 
 
 def _stored(server: Server, answer: Any) -> bytes:
-    return (server.models / answer["partial_path"]).read_bytes()
+    path: Path = server.models / answer["partial_path"]
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("write", [torch_zip, torch_legacy])

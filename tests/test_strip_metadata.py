@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from io import BytesIO
+from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
 import pytest_asyncio
-from safetensors import deserialize
 from safetensors.numpy import load, save
 
 from tests.calls import FILES, LORA, Answer, call, lora_bytes
@@ -53,7 +53,10 @@ async def _sent(server: Server, content: bytes, filename: str = "ink.safetensors
 
 
 def _same_tensors(one: bytes, other: bytes) -> bool:
-    return dict(deserialize(one)) == dict(deserialize(other))
+    first, second = load(one), load(other)
+    return first.keys() == second.keys() and all(
+        tensor.tobytes() == second[name].tobytes() for name, tensor in first.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,10 +95,10 @@ async def test_admins_get_every_byte(server: Server) -> None:
     assert answer.body == PRIVATE
 
 
-@pytest.mark.parametrize("name", ["100,000 names", "header of 16 MiB of metadata"])
+@pytest.mark.parametrize("name", ["40,000 long names", "header of 16 MiB of metadata"])
 async def test_large_headers_are_stripped(server: Server, name: str) -> None:
     """The largest headers that come in go out again."""
-    content = _many_modules() if name == "100,000 names" else _much_metadata()
+    content = _many_modules() if name == "40,000 long names" else _much_metadata()
     await _sent(server, content)
     answer = await call(server, "GET", f"{FILES}/{PATH}", headers=READER)
 
@@ -105,8 +108,8 @@ async def test_large_headers_are_stripped(server: Server, name: str) -> None:
 
 def _many_modules() -> bytes:
     tensors = {
-        f"lora_unet_{'x' * 60}_{at}.lora_{half}.weight": np.ones((1, 1), np.float16)
-        for at in range(49_000)
+        f"lora_unet_{'x' * 200}_{at}.lora_{half}.weight": np.ones((1, 1), np.float16)
+        for at in range(20_000)
         for half in ("down", "up")
     }
     return save(tensors)
@@ -131,12 +134,16 @@ async def test_no_log_line_holds_metadata(daemon: Daemon) -> None:
     """Upload, refusal, list, detail and downloads tell the log nothing of the trainer's words."""
     answers = await _visited(daemon)
     async with asyncio.timeout(5):
-        while sum(line["event"] == "request" for line in daemon.lines) < len(answers):
+        while sum(line["event"] == "request" for line in daemon.lines) < len(answers):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     assert [answer.status for answer in answers] == [200, 422, 200, 200, 200, 200]
     assert "lora_trailing_bytes" in json.dumps(daemon.lines)
-    assert not any(word in json.dumps(line) for line in daemon.lines for word in SECRETS)
+    assert not [line for line in daemon.lines if _tells(line)]
+
+
+def _tells(line: dict[str, Any]) -> bool:
+    return any(word in json.dumps(line, ensure_ascii=False) for word in SECRETS)
 
 
 async def _visited(daemon: Daemon) -> list[Answer]:

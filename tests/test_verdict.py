@@ -75,7 +75,7 @@ async def test_every_hostile_file_is_refused_and_leaves_nothing(server: Server) 
         detail = answer.json["detail"][0] if answer.status == 422 else {}
         message = detail.get("msg", "")
         facts = (answer.status, detail.get("loc"), detail.get("type"))
-        short = message.isascii() and message.isprintable() and 0 < len(message)
+        short = message.isascii() and message.isprintable() and len(message) > 0
         if facts != (422, ["body", "file"], code) or not short or len(message) > MAX_MESSAGE_CHARS:
             wrong[name] = (*facts, code, message)
 
@@ -204,7 +204,7 @@ async def test_unknown_adapters_can_be_refused(strict: Server) -> None:
         pytest.param("flux-diffusers", "diffusers", "LoRA", "Flux.1", id="PEFT Flux"),
     ],
 )
-async def test_realistic_adapters_are_described(
+async def test_realistic_adapters_are_described(  # noqa: PLR0913, PLR0917
     server: Server, tmp_path: Path, layout: str, style: str, family: str, base: str
 ) -> None:
     """The answer to an upload says family, rank and base model; the detail says the same."""

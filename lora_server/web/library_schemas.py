@@ -53,7 +53,9 @@ class HashClaim(Answer):
 
     source: str
     value: str
-    matches: bool | None = Field(None, description="Of tensors_sha256; null until known, and for other kinds of digest")
+    matches: bool | None = Field(
+        None, description="Of tensors_sha256; null until known, and for other kinds of digest"
+    )
 
 
 class Hashes(Answer):

@@ -35,9 +35,11 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 
 async def _call(daemon: Daemon, method: str, path: str = "", data: Any = None) -> Any:
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}") as session:
-        async with session.request(method, LORA + path, data=data, headers=ADMIN) as got:
-            return await got.json()
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}") as session,
+        session.request(method, LORA + path, data=data, headers=ADMIN) as got,
+    ):
+        return await got.json()
 
 
 async def _shown(daemon: Daemon) -> dict[str, Any]:
@@ -104,7 +106,7 @@ async def test_refused_files_are_named(daemon: Daemon, run: Run) -> None:
     await asyncio.to_thread(path.write_bytes, TRICKS["dtype twice"].build())
     await asyncio.to_thread(os.utime, path, (1_600_000_000, 1_600_000_000))
     async with asyncio.timeout(10):
-        while len(await _shown(daemon)) < 4:
+        while len(await _shown(daemon)) < 4:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
     done = await _reinspected(run)
 
