@@ -242,3 +242,22 @@ async def test_filters_find_the_judged(server: Server) -> None:
     assert await found("base_model=Mine") == ["known.safetensors"]
     assert changed.json["overrides"]["base_model"] == "Mine"
     assert changed.json["inspection"]["base_model"] == detected
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 100])
+async def test_slow_beginnings_are_not_misjudged(server: Server, piece_bytes: int) -> None:
+    """A good file whose first bytes come one by one is not taken for what they resemble."""
+    content = lora_bytes()
+    beginning = [content[at : at + piece_bytes] for at in range(0, 20 * piece_bytes, piece_bytes)]
+    before, after = file_part(content=b"@").split(b"@")
+    rest = content[20 * piece_bytes :]
+    end = after + b"--" + BOUNDARY.encode() + b"--\r\n"
+    length = len(before) + len(content) + len(end)
+    async with connected(server) as connection:
+        await connection.send(head(server, {"Content-Length": str(length)}), before)
+        await connection.send(*beginning, pause=0.005)
+        await connection.send(rest, end)
+        answer = await connection.answer()
+
+    assert answer.status == 200
+    assert answer.json["inspection"]["adapter"] == "LoRA"
