@@ -113,7 +113,7 @@ async def impatient(tmp_path: Path) -> AsyncIterator[Server]:
         pytest.param([b"--BOUN"], id="in-boundary"),
         pytest.param([OPENING], id="in-file"),
         pytest.param([file_part(content=lora(3 * MIB))], id="before-closing"),
-        pytest.param([OPENING, *[b"x" * 100] * 60], id="drip"),
+        pytest.param([OPENING, lora(3 * MIB)[:2000], *[b"x" * 100] * 60], id="drip"),
         pytest.param([OPENING, lora(3 * MIB), *[b"x" * 100] * 60], id="drip-after-a-fast-start"),
     ],
 )
