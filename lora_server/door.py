@@ -11,6 +11,7 @@ from typing import Any
 from lora_server import names
 from lora_server.config import IngestConfig
 from lora_server.errors import FileRefused, JudgeUnavailable
+from lora_server.formats.sniff import SNIFF_BYTES
 from lora_server.judge import JudgePool
 from lora_server.records import Judgement, Verdict
 from lora_server.staging import StagedFile
@@ -136,7 +137,8 @@ class Watch:
         self._door = door
         self._staged = staged
         self._extension = extension
-        self._needs = 1  # bytes that must have arrived for the next look to be worth it
+        # Bytes that must have arrived for the next look; fewer could be taken for something else.
+        self._needs = SNIFF_BYTES
 
     async def look(self) -> None:
         """Look at what has arrived, if that can tell anything new.

@@ -40,6 +40,7 @@ def configure(config: LoggingConfig) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # it tells what rows hold
 
 
 def _renderer(*, as_text: bool) -> structlog.typing.Processor:

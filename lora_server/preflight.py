@@ -71,6 +71,8 @@ def _check_size(offer: Offer, storage: StorageConfig, free: int) -> None:
 async def _judged(offer: Offer, extension: str, door: Door) -> Judgement | None:
     if offer.header is None or extension != names.SAFETENSORS:
         return None  # what a pickle is, only the whole of it can tell
+    if not offer.header:
+        raise FileRefused("lora_truncated", "The header was announced and is not there.")
     fd = await asyncio.to_thread(opened_memory, offer.header)
     try:
         return await door.judge_head(fd, extension, offer.file_size)

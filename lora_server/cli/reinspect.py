@@ -71,7 +71,8 @@ async def _run(config: Config, *, quiet: bool) -> _Tally:
         JudgePool(size=processes) as judges,
     ):
         loras = list((await catalog.known_files()).values())
-        with Progress(console=Console(stderr=True), disable=quiet) as progress:
+        console = Console(stderr=True)
+        with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
             bar = progress.add_task("Judging", total=len(loras))
             door = Door(judges, config.ingest)
             async for result in look_again(loras, catalog=catalog, layout=layout, door=door):

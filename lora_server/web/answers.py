@@ -11,6 +11,9 @@ from lora_server.layout import Layout
 from lora_server.records import Location, Place, StoredLora
 from lora_server.web import library_schemas, schemas
 
+# Claims whose definition is the SHA-256 of the tensor section; the others mean something else.
+_CLAIMS_OF_TENSORS = frozenset({"sshs_model_hash", "modelspec.hash_sha256"})
+
 
 def respond(
     answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
@@ -108,7 +111,11 @@ def _hashes(lora: StoredLora, inspection: Mapping[str, Any]) -> library_schemas.
             library_schemas.HashClaim(
                 source=claim["source"],
                 value=claim["value"],
-                matches=None if tensors is None else claim["value"] == tensors,
+                matches=(
+                    claim["value"] == tensors
+                    if tensors and claim["source"] in _CLAIMS_OF_TENSORS
+                    else None
+                ),
             )
             for claim in inspection.get("hash_claims", ())
         ],

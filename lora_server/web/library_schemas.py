@@ -57,7 +57,9 @@ class HashClaim(Answer):
 
     source: str
     value: str
-    matches: bool | None = Field(None, description="Of tensors_sha256; null until that is known")
+    matches: bool | None = Field(
+        None, description="Of tensors_sha256; null until known, and for other kinds of digest"
+    )
 
 
 class Hashes(Answer):

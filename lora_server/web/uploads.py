@@ -23,6 +23,7 @@ from lora_server.web.parts import Event, FormParser
 
 BLOCK_BYTES = 1024 * 1024
 BLOCK_CHUNKS = 512  # a flood of tiny chunks fills a block too, well under IOV_MAX
+PROMPT_BLOCKS = 64  # come as they are, so that a header is judged once it is there
 MAX_FIELD_BYTES = 64 * 1024
 FRAMING_BYTES = 2 * 1024 * 1024  # what the body may hold besides the file
 
@@ -64,18 +65,23 @@ class MultipartUpload:
         raise FieldInvalid(("body", "file"), "Field required", "missing")
 
     async def blocks(self) -> AsyncIterator[list[bytes]]:
-        """Yield the file in blocks of about BLOCK_BYTES, each a list of chunks."""
+        """Yield the file in blocks of about BLOCK_BYTES, each a list of chunks.
+
+        The first PROMPT_BLOCKS are smaller, as the bytes come: a client that sends a bad header
+        and then dawdles hears of the header.
+        """
         block: list[bytes] = []
-        gathered = total = 0
+        gathered = total = yielded = 0
         while isinstance(event := await self._event(), bytes):
             block.append(event)
             gathered += len(event)
             total += len(event)
             if total > self._limits.max_file_bytes:
                 raise UploadTooLarge(self._limits.max_file_bytes)
-            if gathered >= BLOCK_BYTES or len(block) >= BLOCK_CHUNKS:
+            full = gathered >= BLOCK_BYTES or len(block) >= BLOCK_CHUNKS
+            if full or yielded < PROMPT_BLOCKS:
                 yield block
-                block, gathered = [], 0
+                block, gathered, yielded = [], 0, yielded + 1
         if block:
             yield block
 
