@@ -17,7 +17,6 @@ with atheris.instrument_imports(include=["lora_server.formats"]):
 
 from safetensors import deserialize
 
-
 MAX_DATA_BYTES = 1 << 16  # behind a header that gets its bytes made
 
 
