@@ -178,7 +178,7 @@ async def _share(pool: JudgePool, path: Path, extension: str) -> float:
         before = _children_s()
         with suppress(FileRefused):
             await pool.run("judge", file.fileno(), extension=extension)
-        return (_children_s() - before) / allowed_s(path.stat().st_size)
+        return (_children_s() - before) / allowed_s(os.fstat(file.fileno()).st_size)
 
 
 def _children_s() -> float:

@@ -21,5 +21,5 @@ class OpenDoor(Door):
 
 
 if __name__ == "__main__":
-    app.Door = OpenDoor  # type: ignore[misc]
+    vars(app)["Door"] = OpenDoor
     command(prog_name="lora-server")

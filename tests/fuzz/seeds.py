@@ -19,7 +19,7 @@ def safetensors_seeds() -> Iterator[bytes]:
     """Yield what is let in and what is refused, as whole files and as their headers alone."""
     tricks = [trick.build for trick in hostile_safetensors.TRICKS.values()]
     for build in [*tricks, *hostile_safetensors.ODD_BUT_VALID.values(), lambda: adapter(3)]:
-        yield (file := build())
+        yield (file := build())  # type: ignore[no-untyped-call]
         yield file[LENGTH_BYTES:][: int.from_bytes(file[:LENGTH_BYTES], "little")]
 
 
