@@ -21,6 +21,28 @@ lint: $(VENV)/.test ## Check style and formatting
 types: $(VENV)/.test ## Check types, of the tests too
 	$(BIN)/mypy
 
+bench-inspection: $(VENV)/.test ## Measure what judging a file costs
+	$(BIN)/python -m benchmarks.inspection
+
+FUZZ_SECONDS ?= 120
+FUZZ_BOUNDS := -max_len=8192 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1
+
+fuzz: build/fuzz/.installed ## Fuzz the parsers, guided by coverage, for FUZZ_SECONDS each
+	build/fuzz/bin/python -m tests.fuzz.seeds build/fuzz/seeds
+	mkdir -p build/fuzz/found/safetensors build/fuzz/found/torch
+	build/fuzz/bin/python -m tests.fuzz.fuzz_safetensors $(FUZZ_BOUNDS) \
+	  -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/safetensors- \
+	  -dict=tests/fuzz/safetensors.dict build/fuzz/found/safetensors build/fuzz/seeds/safetensors
+	build/fuzz/bin/python -m tests.fuzz.fuzz_torch $(FUZZ_BOUNDS) \
+	  -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/torch- \
+	  build/fuzz/found/torch build/fuzz/seeds/torch
+
+build/fuzz/.installed: requirements/test.txt
+	$(PYTHON) -m venv build/fuzz
+	build/fuzz/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	build/fuzz/bin/pip install --quiet --disable-pip-version-check atheris
+	touch $@
+
 lock: ## Lock the newest versions that setup.py allows
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
@@ -46,4 +68,4 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test lint types lock clean
+.PHONY: help run test lint types bench-inspection fuzz lock clean
