@@ -13,6 +13,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from lora_server.uninterrupted import meanwhile
+
 _LAG_INTERVAL_S = 0.5
 _STAGE_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -68,12 +70,8 @@ class Metrics:
     @asynccontextmanager
     async def watching_lag(self) -> AsyncIterator[None]:
         """Measure the loop's lag until the end of the block."""
-        task = asyncio.create_task(self._watch_lag())
-        try:
+        async with meanwhile(self._watch_lag()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
