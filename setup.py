@@ -15,6 +15,7 @@ setup(
         "aiohttp>=3.14.5",
         "aiosqlite>=0.21",
         "cryptography>=44",
+        "isal>=1.7",
         "limits>=5.5",
         "multidict>=6.1",
         "multipart>=2.0.1",

@@ -12,7 +12,7 @@ from lora_server.formats.refusals import CORRUPT, TOO_COMPLEX, UNSAFE_PICKLE
 
 MAX_STACK = 100_000  # values awaiting one collection; pickle itself batches by 1000
 MAX_MARKS = 100  # collections under construction at once
-MAX_CONTAINERS = 1_000_000
+MAX_CONTAINERS = 520_000  # a tensor takes five, and there may be 100,000
 MAX_STRING_BYTES = 1024 * 1024
 MAX_TEXT_BYTES = 16 * 1024 * 1024  # all strings together
 MAX_LONG_BYTES = 16

@@ -38,7 +38,7 @@ def read_checkpoint(read: Read, size: int) -> Checkpoint:
         container, loaded = Container.TORCH_LEGACY, torch_legacy.load(read, size)
     else:
         raise _unknown(head)
-    found = contents(loaded.root)
+    found = contents(loaded.root, size)
     tensors = (
         _tensor(name, view, loaded.begins[view.storage.key]) for name, view in found.views.items()
     )

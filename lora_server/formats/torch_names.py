@@ -14,6 +14,7 @@ from lora_server.formats.torch_objects import View
 
 MAX_DEPTH = 32
 MAX_VISITS = 1_000_000
+MIN_VISITS = 20_000  # what the smallest file may cost; a tensor takes 16 bytes of file at least
 MAX_TENSORS = 100_000
 MAX_NAME_BYTES = 512
 MAX_METADATA_BYTES = 1024 * 1024  # keys and values together
@@ -30,12 +31,15 @@ class Contents:
     left_out: list[str] = field(default_factory=list)  # tensors beside the state dict
 
 
-def contents(root: object) -> Contents:
+def contents(root: object, file_size: int) -> Contents:
     """Return the tensors under `state_dict` if the root has one, else all of them.
+
+    A file of `file_size` bytes may make the walk so long and no longer: collections that are
+    shared many times cost few bytes.
 
     Strings and numbers that dictionaries hold become metadata, wherever they stand.
     """
-    walker = _Walker()
+    walker = _Walker(min(MAX_VISITS, MIN_VISITS + file_size // 16))
     found = Contents()
     inner = root.get(STATE_DICT) if isinstance(root, dict) else None
     if isinstance(root, dict) and isinstance(inner, dict):
@@ -51,7 +55,8 @@ def contents(root: object) -> Contents:
 
 
 class _Walker:
-    def __init__(self) -> None:
+    def __init__(self, max_visits: int) -> None:
+        self.max_visits = max_visits
         self.visits = 0
         self.metadata_bytes = 0
 
@@ -82,8 +87,9 @@ class _Walker:
                 path.pop()
                 continue
             self.visits += 1
-            if self.visits > MAX_VISITS:
-                raise FileRefused(TOO_COMPLEX, f"more than {MAX_VISITS} values in collections")
+            if self.visits > self.max_visits:
+                reason = f"more than {self.max_visits} values in collections"
+                raise FileRefused(TOO_COMPLEX, reason)
             if _items(value) is not None:
                 _check_descent(path, value)
                 path.append(_Level(path[-1].name(key) + ".", value))

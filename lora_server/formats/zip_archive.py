@@ -5,9 +5,9 @@ central directory, and repeat what the directory says, so no reader can be led e
 """
 
 import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from isal import isal_zlib
 
 from lora_server.errors import FileRefused
 from lora_server.formats.excerpt import excerpt
@@ -49,11 +49,11 @@ def read_members(read: Read, size: int) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def check_crc(read: Read, member: Member, crc32: Callable[[bytes, int], int] = zlib.crc32) -> None:
+def check_crc(read: Read, member: Member) -> None:
     """Refuse the file unless the member's bytes have the CRC-32 that it declares."""
     crc = 0
     for chunk in chunks(read, member.begin, member.size):
-        crc = crc32(chunk, crc)
+        crc = isal_zlib.crc32(chunk, crc)  # a third of the time of zlib's
     if crc != member.crc:
         raise FileRefused(CORRUPT, f"zip member {excerpt(member.name)} has a wrong checksum")
 
