@@ -14,7 +14,7 @@ from lora_server.formats.torch_objects import View
 
 MAX_DEPTH = 32
 MAX_VISITS = 1_000_000
-MIN_VISITS = 20_000  # what the smallest file may cost; a tensor takes 16 bytes of file at least
+MIN_VISITS = 20_000  # what the smallest file may cost, and a visit more for every four bytes
 MAX_TENSORS = 100_000
 MAX_NAME_BYTES = 512
 MAX_METADATA_BYTES = 1024 * 1024  # keys and values together
@@ -39,7 +39,7 @@ def contents(root: object, file_size: int) -> Contents:
 
     Strings and numbers that dictionaries hold become metadata, wherever they stand.
     """
-    walker = _Walker(min(MAX_VISITS, MIN_VISITS + file_size // 16))
+    walker = _Walker(min(MAX_VISITS, MIN_VISITS + file_size // 4))
     found = Contents()
     inner = root.get(STATE_DICT) if isinstance(root, dict) else None
     if isinstance(root, dict) and isinstance(inner, dict):

@@ -96,7 +96,7 @@ def _many(count: int) -> bytes:
 
 LIMITS = {
     "values in one collection": Limit(
-        lambda count: _beside(b"](" + b"N" * count + b"e"), pickle_machine.MAX_STACK
+        lambda count: _beside(b"](" + b"J\0\0\0\0" * count + b"e"), pickle_machine.MAX_STACK
     ),
     "open marks": Limit(_marks, pickle_machine.MAX_MARKS),
     "bytes of a string": Limit(
