@@ -6,13 +6,16 @@ An upload travels
     web.uploads       the multipart body becomes a file name, bounded blocks and fields
     ingest            the upload as a sentence
     staging, store    the bytes go to disk, hashed on the way, under no name yet
+    door              may this file come in? asks a confined child (`judge`), which reads it
+                      (`formats`) and says what it is (`inspection`)
     library           a free name is claimed: intent, rename, row
     catalog           what is known of the file
     web.answers       the answer
 
 and everything else is one of these steps taken alone: `web.loras` and `web.bin` translate
-requests into calls of `library` and `catalog`, and `reconcile` enters what people do to the
-tree by hand. `layout` draws the disk, `names` the stored names, `records` the nouns, `errors`
+requests into calls of `library` and `catalog`, `preflight` asks the door before anything is
+sent, `reconcile` enters what people do to the tree by hand, `fingerprints` hashes the weights
+in the background, and `reinspect` judges again by newer rules. `layout` draws the disk, `names` the stored names, `records` the nouns, `errors`
 what can go wrong; `config` is the only reader of settings.
 
 Only `web` imports aiohttp's server side. Imports point downward; a test checks both.

@@ -93,10 +93,10 @@ class StorageFull(LoraServerError):
 
 
 class StorageUnusable(LoraServerError):
-    """The disk failed; what was being stored is gone, and the operator must look."""
+    """The disk failed; what was begun is undone, and the operator must look."""
 
     def __init__(self, why: str) -> None:
-        super().__init__("The storage failed; nothing was stored. The operator's log says why.")
+        super().__init__("The storage failed and nothing was changed; the operator's log says why.")
         self.why = why
 
 

@@ -1,7 +1,7 @@
 """Decide on the head of an upload, before a byte of its body is read.
 
 `admit` is the one place where that is decided. `Expect: 100-continue` is answered only after
-it has agreed (`middlewares.admission`), so that a client that waits never sends in vain.
+it has agreed (`middlewares.admitted`), so that a client that waits never sends in vain.
 """
 
 import re
