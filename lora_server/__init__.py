@@ -15,8 +15,9 @@ An upload travels
 and everything else is one of these steps taken alone: `web.loras` and `web.bin` translate
 requests into calls of `library` and `catalog`, `preflight` asks the door before anything is
 sent, `reconcile` enters what people do to the tree by hand, `fingerprints` hashes the weights
-in the background, and `reinspect` judges again by newer rules. `layout` draws the disk, `names` the stored names, `records` the nouns, `errors`
-what can go wrong; `config` is the only reader of settings.
+in the background, and `reinspect` judges again by newer rules. `layout` draws the disk,
+`names` the stored names, `records` the nouns, `errors` what can go wrong; `config` is the only
+reader of settings.
 
 Only `web` imports aiohttp's server side. Imports point downward; a test checks both.
 """
