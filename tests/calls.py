@@ -87,3 +87,10 @@ async def deleted(server: Server, partial_path: str = "styles/ink.safetensors") 
     answer = await call(server, "DELETE", LORA, partial_path=partial_path)
     assert answer.status == 200, answer.body
     return str(answer.json["bin_path"])
+
+
+async def listing(server: Server, query: str = "") -> list[str]:
+    """Return the partial paths of a page of the list."""
+    answer = await call(server, "GET", f"{LORA}?{query}")
+    assert answer.status == 200, answer.body
+    return [lora["partial_path"] for lora in answer.json["data"]]

@@ -53,8 +53,9 @@ async def purge(request: web.Request) -> web.Response:
 def _in_bin(request: web.Request, bin_path: str) -> Location:
     layout = request.app[LIBRARY].store.layout
     request[AUDIT] = {"bin_path": bin_path[:512]}
-    partial_path = layout.bin_path_of(bin_path)
-    if partial_path is None:
+    try:
+        partial_path = layout.bin_path_of(bin_path) or ""
+        return parse_partial_path(partial_path, Place.BIN, layout.entity_types)
+    except FieldInvalid as error:
         message = "Value error, not a path in the bin as a deletion returns it"
-        raise FieldInvalid(("body", "bin_path"), message, "value_error")
-    return parse_partial_path(partial_path, Place.BIN, layout.entity_types)
+        raise FieldInvalid(("body", "bin_path"), message, "value_error") from error
