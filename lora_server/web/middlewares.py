@@ -77,9 +77,9 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
         return problems.answer(error)
     except web.HTTPException as error:
         return problems.answer_http(error)
-    except Exception:
+    except Exception:  # a fault of ours, whatever it is: told in the log, never to the client
         log.exception("request.failed")
-        return web.json_response({"detail": "Internal Server Error"}, status=500)
+        return problems.answer_http(web.HTTPInternalServerError())
 
 
 @web.middleware
