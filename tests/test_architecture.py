@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lora_server.config", "lora_server.names", "lora_server.filesystem", "lora_server.formats"),
     ("lora_server.inspection", "lora_server.moves", "lora_server.backlog"),
     ("lora_server.judge",),
+    ("lora_server.evaluation.report",),
+    ("lora_server.evaluation",),
     ("lora_server.jwt_keys", "lora_server.revocations", "lora_server.layout", "lora_server.logs"),
     (
         "lora_server.tokens",

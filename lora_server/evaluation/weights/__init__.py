@@ -1,0 +1,1 @@
+"""What the weights alone tell of a LoRA: numpy, no base model, no GPU."""
