@@ -139,6 +139,7 @@ class Evaluation:
     tier: str
     plan: Mapping[str, Any]
     plan_key: str  # digest of content, plan and evaluator: equal ones give equal reports
+    evaluator: str  # the version of the rules
     requested_by: str | None  # None where the server asked, after an upload
     status: EvaluationStatus
     stage: str  # what is being done, in a word

@@ -42,6 +42,7 @@ evaluations = Table(
     Column("tier", String, nullable=False),
     Column("plan", String, nullable=False),
     Column("plan_key", String, nullable=False),
+    Column("evaluator", String, nullable=False),
     Column("requested_by", String),
     Column("status", String, nullable=False),
     Column("stage", String, nullable=False),

@@ -36,10 +36,9 @@ class MeasurementCatalog:
     async def next_unevaluated(self, evaluator: str, after_id: int) -> StoredLora | None:
         """Return the next live, accepted file whose weights nobody has evaluated yet."""
         tried = select(evaluations.c.id).where(
-            evaluations.c.sha256 == loras.c.sha256, evaluations.c.tier == "weights"
-        )
-        measured = select(measurements.c.sha256).where(
-            measurements.c.sha256 == loras.c.sha256, measurements.c.evaluator == evaluator
+            evaluations.c.sha256 == loras.c.sha256,
+            evaluations.c.tier == "weights",
+            evaluations.c.evaluator == evaluator,
         )
         (rows,) = await self._database.read(
             select(*LISTED)
@@ -48,7 +47,6 @@ class MeasurementCatalog:
                 loras.c.place == Place.MODELS,
                 loras.c.verdict == Verdict.ACCEPTED,
                 ~tried.exists(),
-                ~measured.exists(),
             )
             .order_by(loras.c.id)
             .limit(1)
@@ -89,7 +87,7 @@ class MeasurementCatalog:
         self, evaluator: str, *, entity_type: str, base_model: str | None, besides: str, limit: int
     ) -> Sequence[Mapping[str, float]]:
         """Return the features of other live contents of a type and base model."""
-        same_base = BASE_MODEL.is_(None) if base_model is None else base_model == BASE_MODEL
+        same_base = BASE_MODEL.is_not_distinct_from(base_model)
         (rows,) = await self._database.read(
             select(measurements.c.features)
             .join(loras, loras.c.sha256 == measurements.c.sha256)
