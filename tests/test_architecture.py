@@ -42,6 +42,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lora_server.ingest",
         "lora_server.preflight",
         "lora_server.reconcile",
+        "lora_server.evaluation.outcomes",
+        "lora_server.evaluation.evaluator",
         "lora_server.fingerprints",
     ),
     ("lora_server.web",),
