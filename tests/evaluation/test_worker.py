@@ -39,7 +39,8 @@ async def test_a_task_gets_descriptors_and_its_result_comes_back(
     for fd in fds:
         os.close(fd)
 
-    assert result["contents"] == ["one", "two"]
+    assert result.facts["contents"] == ["one", "two"]
+    assert result.text == "one-two"
     assert [event.get("status") for event in events] == ["starting", "running", None]
     assert events[-1] == {"stage": "echo", "progress": 0.5}
 
@@ -64,7 +65,7 @@ async def test_a_task_that_ends_badly_ends_alone(
         await ask(worker, task)
 
     assert caught.value.code == code
-    assert (await ask(worker, "echo", size=1))["contents"] == []
+    assert (await ask(worker, "echo", size=1)).facts["contents"] == []
 
 
 async def test_a_task_is_ended_when_its_time_is_up(worker: Worker) -> None:
@@ -88,7 +89,7 @@ async def test_a_client_that_goes_away_ends_its_task(worker: Worker) -> None:
     asking.cancel()
     await until(lambda: not is_running(pid))
 
-    assert (await ask(worker, "echo", size=1))["contents"] == []
+    assert (await ask(worker, "echo", size=1)).facts["contents"] == []
 
 
 async def test_tasks_take_turns(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ async def test_tasks_take_turns(tmp_path: Path) -> None:
     async with supervised(tmp_path, workers=1) as worker:
         results = await asyncio.gather(*(ask(worker, "echo", size=1) for _ in range(3)))
 
-    assert len({result["pid"] for result in results}) == 3
+    assert len({result.facts["pid"] for result in results}) == 3
 
 
 async def test_a_task_finds_nothing_but_its_files(
@@ -104,7 +105,7 @@ async def test_a_task_finds_nothing_but_its_files(
 ) -> None:
     """No secret of the environment reaches a task, and arithmetic has one thread."""
     monkeypatch.setenv("LORA_SERVER_SECRET", "x")
-    result = await ask(worker, "surroundings")
+    result = (await ask(worker, "surroundings")).facts
 
     assert "LORA_SERVER_SECRET" not in result["environment"]
     assert result["environment"]["OPENBLAS_NUM_THREADS"] == "1"

@@ -1,7 +1,6 @@
 """A worker with odd tasks, in the test's own loop, on a real socket and with real children."""
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from lora_server.evaluation.worker.client import Worker
 from lora_server.evaluation.worker.supervisor import Supervisor
+from lora_server.evaluation.worker.tasks import Answer
 
 ODD = "tests.evaluation.odd_tasks"
 
@@ -39,12 +39,10 @@ async def ask(
     timeout_s: float = 20,
     events: list[Mapping[str, Any]] | None = None,
     **arguments: Any,
-) -> dict[str, Any]:
-    """Have a task done and return its decoded result."""
+) -> Answer:
+    """Have a task done."""
     heard = events if events is not None else []
-    text = await worker.ask(task, fds, arguments, timeout_s=timeout_s, on_event=heard.append)
-    result: dict[str, Any] = json.loads(text)
-    return result
+    return await worker.ask(task, fds, arguments, timeout_s=timeout_s, on_event=heard.append)
 
 
 async def until(condition: Callable[[], object], within_s: float = 10) -> None:
