@@ -56,6 +56,7 @@ class Evaluator:
         await self._catalog.interrupt_all()
         for evaluation in await self._catalog.waiting():
             self._waiting[evaluation.id] = evaluation.created_at
+            self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
         async with AsyncExitStack() as stack:
             for _ in range(self._lanes):
                 await stack.enter_async_context(meanwhile(self._work()))

@@ -1,6 +1,6 @@
 """What a child can be asked to do; it imports what its task needs and nothing else."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
