@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from lora_server.catalog.evaluations import EvaluationQuery
+from lora_server.catalog import EvaluationQuery
 from lora_server.errors import EvaluationNotFound
 from lora_server.evaluation.plans import cost_of
 from lora_server.evaluation.reports import PAGE, REPORT
