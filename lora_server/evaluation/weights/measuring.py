@@ -1,0 +1,138 @@
+"""Every module of a file measured, in bounded memory; spectra are taken in batches."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lora_server.evaluation.weights.adapted import Adapted, Contents
+from lora_server.evaluation.weights.composing import Composed, Halves, Unmeasured, composed
+from lora_server.evaluation.weights.grams import gram
+from lora_server.evaluation.weights.quantities import ZERO, Quantities, quantities
+from lora_server.evaluation.weights.reading import Reader
+from lora_server.evaluation.weights.spectra import (
+    BATCH_ENTRIES,
+    Core,
+    Spectrum,
+    batch_size,
+    precise,
+    solve,
+)
+
+Progress = Callable[[float, str], None]
+
+DORA = "the DoRA magnitude needs the base's norms; its direction is what is measured"
+OVERFLOW = "the update is beyond what double precision holds"
+
+
+@dataclass(slots=True)
+class Measured:
+    """One module's numbers. Without a spectrum only `nonfinite` and `zero` are known."""
+
+    module: Adapted
+    spectrum: Spectrum | None = None
+    numbers: Quantities | None = None
+    bound: float | None = None
+    nonfinite: bool = False
+    zero: bool = False  # every weight is zero
+    broken: bool = False  # its tensors' shapes are at odds
+    partial: str = ""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Modules whose Gram matrices wait for others of their rank."""
+
+    by_rank: dict[int, list[tuple[Measured, Halves, Core]]] = field(default_factory=dict)
+    entries: int = 0
+
+    def add(self, measured: Measured, halves: Halves, core: Core) -> None:
+        waiting = self.by_rank.setdefault(halves.rank, [])
+        waiting.append((measured, halves, core))
+        self.entries += halves.rank**2
+        if len(waiting) >= batch_size(halves.rank):
+            self._solve(halves.rank)
+        elif self.entries > BATCH_ENTRIES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Solve all that still wait."""
+        for rank in tuple(self.by_rank):
+            self._solve(rank)
+
+    def _solve(self, rank: int) -> None:
+        waiting = self.by_rank.pop(rank)
+        self.entries -= len(waiting) * rank**2
+        solved = solve([core for _, _, core in waiting])
+        for (measured, halves, core), (spectrum, reliable) in zip(waiting, solved, strict=True):
+            settle(
+                measured,
+                spectrum if reliable else precise(halves.down, halves.up, core),
+                core.bound,
+            )
+
+
+def measure(reader: Reader, contents: Contents, progress: Progress) -> list[Measured]:
+    """Return the numbers of every module, in file order.
+
+    Raises FileRefused where the file ends early, or is too scattered to be read.
+    """
+    waiting = _Waiting()
+    total = len(contents.modules)
+    done = []
+    for number, module in enumerate(contents.modules):
+        if number % 64 == 0:
+            progress(number / total, f"module {number + 1} of {total}")
+        done.append(_measured(reader, module, waiting))
+    waiting.finish()
+    return done
+
+
+def settle(measured: Measured, spectrum: Spectrum, bound: float) -> None:
+    """Enter a spectrum and what follows from it."""
+    numbers = quantities(spectrum)
+    if not math.isfinite(numbers.frobenius) or not math.isfinite(bound):
+        measured.nonfinite = True
+        measured.partial = OVERFLOW
+        return
+    measured.spectrum = spectrum
+    measured.numbers = numbers
+    measured.bound = bound
+    measured.zero = numbers.spectral == 0
+
+
+def _measured(reader: Reader, module: Adapted, waiting: _Waiting) -> Measured:
+    measured = Measured(module, partial=DORA if module.is_dora else "")
+    how = composed(reader, module)
+    measured.nonfinite = not math.isfinite(module.scale) or not _rest_finite(reader, module, how)
+    if isinstance(how, Unmeasured):
+        measured.partial = how.reason
+        measured.broken = how.broken
+    elif isinstance(how, Halves):
+        _from_halves(measured, how, waiting)
+    if measured.nonfinite:
+        measured.partial = measured.partial or "it holds NaN or infinite values"
+    return measured
+
+
+def _from_halves(measured: Measured, halves: Halves, waiting: _Waiting) -> None:
+    down = gram(halves.down)
+    up = gram(halves.up)
+    if down is None or up is None or measured.nonfinite:
+        measured.nonfinite = True
+        return
+    scale = abs(measured.module.scale)
+    waiting.add(measured, halves, Core(down, up, scale, halves.exponent))
+
+
+def _rest_finite(reader: Reader, module: Adapted, how: Composed) -> bool:
+    """Whether the parts that no spectrum is taken of hold finite numbers only."""
+    used = frozenset() if isinstance(how, Unmeasured) else how.used
+    rest = [tensor for part, tensor in module.parts.items() if part not in used]
+    return all(
+        bool(np.isfinite(run).all())
+        for tensor in rest
+        if tensor is not module.parts.get("alpha")
+        for run in reader.runs(tensor)
+    )
