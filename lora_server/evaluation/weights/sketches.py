@@ -57,6 +57,32 @@ class Estimate(NamedTuple):
     error: float
 
 
+class Projection:
+    """One module on its way into a sketch: halves come in any order, some rows at a time."""
+
+    def __init__(self, path: str, shape: tuple[int, int]) -> None:
+        self._halves = [_Halves(piece, shape[1]) for piece in pieces(path, shape)]
+
+    def add_up(self, begin: int, rows: Matrix) -> None:
+        """Add rows of `up`, (k, r), the first of which is the module's row `begin`."""
+        for halves in self._halves:
+            first, last = halves.piece.begin, halves.piece.end
+            part = rows[max(first - begin, 0) : max(last - begin, 0)]
+            halves.left = _projected(part, max(begin - first, 0), halves.out_offsets, halves.left)
+
+    def add_down(self, begin: int, rows: Matrix) -> None:
+        """Add rows of the transpose of `down`, (k, r), the first of them row `begin`."""
+        for halves in self._halves:
+            halves.right = _projected(rows, begin, halves.in_offsets, halves.right)
+
+    def products(self) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+        """Yield block and sketch of each piece, the scale of the module not yet in it."""
+        for halves in self._halves:
+            if halves.left is not None and halves.right is not None:
+                with np.errstate(all="ignore"):  # what overflows is left out by the sketcher
+                    yield halves.block, halves.signs * np.float64(halves.left.T @ halves.right)
+
+
 class Sketcher:
     """Sketches one file, module by module."""
 
@@ -65,24 +91,21 @@ class Sketcher:
         self._energies: list[float] = []
 
     def add(self, update: Update) -> None:
-        """Add a module; a piece whose sketch is not finite counts as absent."""
-        shape = (update.up.shape[0], update.down.shape[1])
-        for piece in pieces(update.path, shape):
-            self._add(piece, update.up[piece.begin : piece.end], update.down)
+        """Add a whole module; a piece whose sketch is not finite counts as absent."""
+        projection = Projection(update.path, (update.up.shape[0], update.down.shape[1]))
+        projection.add_up(0, update.up)
+        projection.add_down(0, update.down.T)
+        self.join(projection, 1.0)
 
-    def _add(self, piece: Piece, up: Matrix, down: Matrix) -> None:
-        if not up.size or not down.size:
-            return
-        stretches = -(-max(up.shape[0], down.shape[1]) // _STRETCH_ROWS)
-        stream = _stream(piece, (up.shape[0], down.shape[1]), stretches)
-        with np.errstate(all="ignore"):  # what overflows is not finite and is left out
-            left = _projected(up, stream.out_offsets)
-            right = _projected(down.T, stream.in_offsets)
-            product = np.float64(left.T @ right)
-            energy = float(np.vdot(product, product))
-        if np.isfinite(energy) and energy:
-            self._sum[stream.block] += product * stream.signs
-            self._energies.append(energy)
+    def join(self, projection: Projection, scale: float) -> None:
+        """Add a module whose dW is `scale` times what was projected."""
+        for block, product in projection.products():
+            with np.errstate(all="ignore"):
+                scaled = scale * product
+                energy = float(np.vdot(scaled, scaled))
+            if np.isfinite(energy) and energy:
+                self._sum[block] += scaled
+                self._energies.append(energy)
 
     def finish(self, frobenius: float) -> bytes:
         """Return SIZE_BYTES bytes; `frobenius` is the norm of the file's whole update.
@@ -198,32 +221,36 @@ def _cosines(query: Matrix, bodies: list[bytes]) -> npt.NDArray[np.float64]:
     return np.asarray(cosines, np.float64)
 
 
-class _Stream(NamedTuple):
-    """What the hash of a piece's name and shape tells: where its signs begin, D and the block."""
+class _Halves:
+    """A piece's projected halves, and what the hash of its name and shape tells."""
 
-    out_offsets: npt.NDArray[np.uint32]
-    in_offsets: npt.NDArray[np.uint32]
-    signs: Matrix
-    block: int
+    def __init__(self, piece: Piece, columns: int) -> None:
+        rows = piece.end - piece.begin
+        stretches = 1 + max(rows, columns) // _STRETCH_ROWS
+        seed = f"{VERSION}|{rows}|{columns}|{piece.key}".encode(errors="surrogatepass")
+        raw = hashlib.shake_256(seed).digest(_SIGN_BYTES + _OFFSET_BYTES * (2 * stretches + 1))
+        words = np.frombuffer(raw, "<u4", offset=_SIGN_BYTES).tolist()
+        offsets = [word % (_SIGN_ROWS - _STRETCH_ROWS) for word in words[1:]]
+        self.piece = piece
+        self.signs = _signs_of(raw[:_SIGN_BYTES]).reshape(SIDE, SIDE)
+        self.block = words[0] % BLOCKS
+        self.out_offsets = offsets[:stretches]  # where the signs of each stretch of rows begin
+        self.in_offsets = offsets[stretches:]
+        self.left: Matrix | None = None
+        self.right: Matrix | None = None
 
 
-def _stream(piece: Piece, shape: tuple[int, int], stretches: int) -> _Stream:
-    seed = f"{VERSION}|{shape[0]}|{shape[1]}|{piece.key}".encode(errors="surrogatepass")
-    raw = hashlib.shake_256(seed).digest(_SIGN_BYTES + _OFFSET_BYTES * (2 * stretches + 1))
-    words = np.frombuffer(raw, "<u4", offset=_SIGN_BYTES)
-    offsets = words[1:] % (_SIGN_ROWS - _STRETCH_ROWS)
-    signs = _signs_of(raw[:_SIGN_BYTES]).reshape(SIDE, SIDE)
-    return _Stream(offsets[:stretches], offsets[stretches:], signs, int(words[0]) % BLOCKS)
-
-
-def _projected(factor: Matrix, offsets: npt.NDArray[np.uint32]) -> Matrix:
-    """Return the (r, SIDE) product of a factor, (size, r), with the signs of its rows."""
-    total = np.zeros((factor.shape[1], SIDE), np.float32)
-    signs = _signs()
-    for number, begin in enumerate(range(0, factor.shape[0], _STRETCH_ROWS)):
-        stretch = factor[begin : begin + _STRETCH_ROWS]
-        offset = int(offsets[number])
-        total += stretch.T @ signs[offset : offset + len(stretch)]
+def _projected(rows: Matrix, begin: int, offsets: list[int], total: Matrix | None) -> Matrix | None:
+    """Add the (r, SIDE) product of rows, (k, r), with their signs to what there is already."""
+    signs, done = _signs(), 0
+    while done < len(rows):
+        number, inside = divmod(begin + done, _STRETCH_ROWS)
+        part = rows[done : done + _STRETCH_ROWS - inside]
+        offset = offsets[number] + inside
+        with np.errstate(all="ignore"):  # what overflows is left out by the sketcher
+            product = part.T @ signs[offset : offset + len(part)]
+            total = product if total is None else total + product
+        done += len(part)
     return total
 
 
