@@ -13,6 +13,8 @@ from lora_server.evaluation.weights.update import Matrix, Update
 from lora_server.formats.tensors import TensorTable
 from lora_server.judge.reading import read_at
 
+F32 = np.float32
+
 
 def updates(fd: int, table: TensorTable) -> Iterator[Update]:
     """Yield the update of each module that is a product of two halves, in file order.
@@ -25,32 +27,38 @@ def updates(fd: int, table: TensorTable) -> Iterator[Update]:
     """
     reader = Reader(fd, table)
     for module in contents(table, partial(read_at, fd)).modules:
-        update = _update(reader, module)
+        update = update_of(reader, module)
         if update is not None:
             yield update
 
 
-def _update(reader: Reader, module: Adapted) -> Update | None:
+def update_of(reader: Reader, module: Adapted) -> Update | None:
+    """Return the update of one module, as `updates` would; None where that leaves it out."""
     how = composed(reader, module)
     if not isinstance(how, Halves):
         return None
-    up, down = _joined(how.up), _joined(how.down)
-    if up is None or down is None:
+    up, down = _joined(how.up, module.scale, how.exponent), _joined(how.down)
+    if up is None or down is None or not (_is_finite(up) and _is_finite(down)):
         return None
-    with np.errstate(all="ignore"):
-        up = np.ldexp(up * np.float32(module.scale), how.exponent).astype(np.float32)
-    if not (np.isfinite(up).all() and np.isfinite(down).all()):
-        return None
-    return Update(module.path, up, np.ascontiguousarray(down.T))
+    return Update(module.path, up, down.T if down.flags.f_contiguous else down.T.copy())
 
 
-def _joined(pieces: Pieces) -> Matrix | None:
-    """Return a half as one array of its own; None where it is too large for that."""
-    copies = []
+def _joined(pieces: Pieces, scale: float = 1.0, exponent: int = 0) -> Matrix | None:
+    """Return a half as one scaled array of its own; None where it is too large for that."""
+    copies: list[Matrix] = []
     elements = 0
     for piece in pieces():
         elements += piece.size
         if elements > PIECE_ELEMENTS:
             return None
-        copies.append(piece.astype(np.float32))
+        with np.errstate(all="ignore"):
+            copy = np.multiply(piece, piece.dtype.type(scale))
+            copies.append((np.ldexp(copy, exponent) if exponent else copy).astype(F32, copy=False))
     return copies[0] if len(copies) == 1 else np.concatenate(copies)
+
+
+def _is_finite(half: Matrix) -> bool:
+    """Whether all numbers are; the sum of squares tells at a glance unless it overflows."""
+    flat = half.ravel(order="K")
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
