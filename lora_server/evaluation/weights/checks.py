@@ -1,16 +1,13 @@
 """The checks on what was measured: finite, effective, paired, balanced, resizable."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lora_server.evaluation.report import Finding, Result, WeightsMeasure
 from lora_server.evaluation.weights.adapted import Adapted, Contents
+from lora_server.evaluation.weights.findings import named, plain
 from lora_server.evaluation.weights.measuring import Measured
 from lora_server.evaluation.weights.summing import is_zero
-from lora_server.inspection.metadata import text
 from lora_server.inspection.paths import DENOISER, PRIOR
-
-MAX_NAMED = 20
-_PATH_CHARS = 300
 
 ABSURD_SCALE = 10.0
 DOMINANT_ENERGY = 0.5
@@ -18,11 +15,6 @@ DOMINANT_ENERGY = 0.5
 _FEW_MODULES = 8
 _ONE_DIRECTION = 0.99  # of the energy, in the first singular value
 _NEARLY_ALL = 0.9  # of the modules
-
-
-def named(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the first paths, fit to be shown."""
-    return tuple(text(path, max_chars=_PATH_CHARS) for path in list(paths)[:MAX_NAMED])
 
 
 def checks(
@@ -42,7 +34,7 @@ def checks(
 def _finite(contents: Contents, measured: Sequence[Measured]) -> Finding:
     bad = [one.module.path for one in measured if one.nonfinite] + list(contents.nonfinite)
     if not bad:
-        return Finding("W01", "Finite values", Result.PASS, True, "Every stored number is finite.")
+        return plain("W01", "Finite values", "Every stored number is finite.", required=True)
     return Finding(
         id="W01",
         name="Finite values",
@@ -107,7 +99,7 @@ def _paired(contents: Contents, measured: Sequence[Measured]) -> Finding:
     if not found:
         count = f"All {len(measured)} modules are whole"
         summary = f"{count}; their scales are {_scales(scaled)}."
-        return Finding("W03", "Pairs and scales", Result.PASS, True, summary)
+        return plain("W03", "Pairs and scales", summary, required=True)
     concerned = dict.fromkeys(path for paths, _ in found for path in paths)
     return Finding(
         id="W03",
@@ -132,7 +124,7 @@ def _balanced(measured: Sequence[Measured], measure: WeightsMeasure) -> Finding:
     known = [one for one in measured if one.numbers is not None and one.numbers.frobenius]
     if len(known) < _FEW_MODULES:
         summary = f"{len(known)} modules are too few to be compared with each other."
-        return Finding("W07", "Balance", Result.UNAVAILABLE, False, summary)
+        return plain("W07", "Balance", summary, result=Result.UNAVAILABLE)
     top = max(known, key=_frobenius)
     energy = (_frobenius(top) / measure.frobenius) ** 2 if measure.frobenius else 0.0
     if energy > DOMINANT_ENERGY:
@@ -159,7 +151,7 @@ def _balanced(measured: Sequence[Measured], measure: WeightsMeasure) -> Finding:
             module_count=len(one_way),
         )
     summary = f"The strongest of {len(known)} modules holds {energy:.1%} of the energy."
-    return Finding("W07", "Balance", Result.PASS, False, summary)
+    return plain("W07", "Balance", summary)
 
 
 def _one_directional(known: Sequence[Measured]) -> list[str]:
@@ -184,10 +176,10 @@ def _text_encoders(measure: WeightsMeasure) -> Finding:
     encoders = [part for part in measure.parts if part.name not in {DENOISER, PRIOR}]
     count = sum(part.module_count for part in encoders)
     if not encoders:
-        return Finding("W10", "Text encoders", Result.PASS, False, "No text encoder is changed.")
+        return plain("W10", "Text encoders", "No text encoder is changed.")
     summary = f"{count} modules of text encoders hold {energy:.0%} of the energy."
     if energy <= 1 - energy:
-        return Finding("W10", "Text encoders", Result.PASS, False, summary)
+        return plain("W10", "Text encoders", summary)
     return Finding(
         id="W10",
         name="Text encoders",
@@ -202,14 +194,14 @@ def _text_encoders(measure: WeightsMeasure) -> Finding:
 def _resizable(measure: WeightsMeasure) -> Finding:
     name = "Rank that is used"
     if measure.resize is None or measure.rank is None:
-        return Finding("W11", name, Result.UNAVAILABLE, False, "The spectra are not known.")
+        return plain("W11", name, "The spectra are not known.", result=Result.UNAVAILABLE)
     rank, kept = measure.resize.rank, measure.resize.kept
     summary = (
         f"Rank {rank} would keep {kept:.2%} of the update's norm; the file has rank "
         f"{measure.rank:g}."
     )
     if rank > measure.rank / 2:
-        return Finding("W11", name, Result.PASS, False, summary)
+        return plain("W11", name, summary)
     alpha = "" if measure.resize.alpha is None else f" and alpha {measure.resize.alpha:g}"
     return Finding(
         id="W11",

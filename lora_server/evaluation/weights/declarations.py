@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lora_server.evaluation.report import Finding, Result, WeightsMeasure
 from lora_server.evaluation.weights.adapted import Adapted, Contents
-from lora_server.evaluation.weights.checks import named
+from lora_server.evaluation.weights.findings import named, plain
 from lora_server.evaluation.weights.measuring import Measured
 from lora_server.evaluation.weights.numbers import FLOAT8, FLOATS
 from lora_server.formats.tensors import Container
@@ -58,7 +58,7 @@ def _dtypes(contents: Contents, measured: Sequence[Measured]) -> Finding:
         notes.append(f"{len(over)} modules may pass {FP16_MAX:g}, the most that fp16 holds")
     if not notes:
         summary = f"All weights are {next(iter(counts), 'none')} and within what fp16 holds."
-        return Finding("W05", "Number format", Result.PASS, False, summary)
+        return plain("W05", "Number format", summary)
     concerned = dict.fromkeys([one.module.path for one in over] + [module.path for module in odd])
     return Finding(
         id="W05",
@@ -82,11 +82,11 @@ def _declared(contents: Contents, measure: WeightsMeasure) -> Finding:
     said, wrong = _compared(contents)
     differences = list(dict.fromkeys(wrong))
     if not said:
-        return Finding("W06", name, Result.PASS, False, "The metadata declares no rank or alpha.")
+        return plain("W06", name, "The metadata declares no rank or alpha.")
     if not differences:
         rank = "" if measure.rank is None else f", rank {measure.rank:g}"
         summary = f"The tensors are what the metadata declares{rank}."
-        return Finding("W06", name, Result.PASS, False, summary)
+        return plain("W06", name, summary)
     return Finding(
         id="W06",
         name=name,
@@ -104,7 +104,7 @@ def _compared(contents: Contents) -> tuple[int, list[str]]:
     linear = [module for module in ranked if not _is_conv(module)] or ranked
     conv = [module for module in ranked if _is_conv(module) and _has_kernel(module)]
     parts = sorted({module.position.part for module in ranked})
-    statements = [
+    statements: list[tuple[str, float | None, Sequence[float | None]]] = [
         ("ss_network_dim", says.rank, [m.geometry.rank for m in linear]),
         ("conv_dim", says.conv_rank, [m.geometry.rank for m in conv]),
         ("ss_network_alpha", says.alpha, [m.alpha for m in linear]),
@@ -144,12 +144,12 @@ def _has_kernel(module: Adapted) -> bool:
 def _contents(contents: Contents) -> Finding:
     full = [m.path for m in contents.modules if m.family is Family.FULL and m.geometry.dims]
     unknown = [m.path for m in contents.modules if m.family is Family.UNKNOWN]
-    plain = [tensor.name for tensor in contents.plain]
+    loose = [tensor.name for tensor in contents.plain]
     pickled = contents.table.container is not Container.SAFETENSORS
     noted = (
         (len(full), "modules hold whole weights"),
         (len(unknown), "modules are of no known family"),
-        (len(plain), "tensors are no part of an adapter"),
+        (len(loose), "tensors are no part of an adapter"),
         (contents.repeated, "tensors belong to a second adapter in the same file"),
     )
     notes = [f"{count} {what}" for count, what in noted if count]
@@ -157,8 +157,8 @@ def _contents(contents: Contents) -> Finding:
         notes.append("the file is a pickle, which can run code when loaded")
     if not notes:
         summary = "The file holds an adapter in safetensors and nothing else."
-        return Finding("W12", "Contents", Result.PASS, False, summary)
-    concerned = [*full, *unknown, *plain]
+        return plain("W12", "Contents", summary)
+    concerned = [*full, *unknown, *loose]
     return Finding(
         id="W12",
         name="Contents",

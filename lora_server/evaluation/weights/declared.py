@@ -60,7 +60,7 @@ def _peft(metadata: Mapping[str, str]) -> dict[str, Claim]:
     by_component: dict[str, dict[str, Any]] = {}
     for key, value in config.items():
         component, _, name = key.rpartition(".")
-        part = _COMPONENTS.get(component, "" if not component else component)
+        part = _COMPONENTS.get(component, component)
         by_component.setdefault(part, {})[name] = value
     return {
         part: Claim(

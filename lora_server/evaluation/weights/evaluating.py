@@ -1,7 +1,7 @@
 """The evaluation of one file by its weights alone: read, measure, sum up, check."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lora_server.evaluation.report import Finding, WeightsMeasure
@@ -9,7 +9,7 @@ from lora_server.evaluation.weights.adapted import contents
 from lora_server.evaluation.weights.checks import checks
 from lora_server.evaluation.weights.declarations import declaration_checks
 from lora_server.evaluation.weights.features import features
-from lora_server.evaluation.weights.measuring import measure
+from lora_server.evaluation.weights.measuring import loose_nonfinite, measure
 from lora_server.evaluation.weights.reading import Reader
 from lora_server.evaluation.weights.summing import summed
 from lora_server.judge.reading import read_at, whole_table
@@ -42,6 +42,7 @@ def evaluate(fd: int, extension: str, progress: Progress) -> WeightsResult:
     table = whole_table(fd, extension)
     found = contents(table, partial(read_at, fd))
     reader = Reader(fd, table)
+    found = replace(found, nonfinite=loose_nonfinite(reader, found))
     measured = measure(reader, found, lambda share, what: progress(0.05 + 0.9 * share, what))
     progress(0.95, "summing up")
     summary = summed(measured)

@@ -1,4 +1,4 @@
-"""A half of an update as its r×r Gram matrix, the base of all that is measured.
+"""A half of an update as its r x r Gram matrix, the base of all that is measured.
 
 Products are taken in float32, as precise as any stored weights are, and kept in float64. What
 float32 cannot hold the squares of is measured again in float64 after scaling by a power of two.
@@ -45,7 +45,7 @@ def _quick(pieces: Pieces) -> Gram | None:
             return None
         product = (piece.T @ piece).astype(np.float64)
         total = product if total is None else total + product
-        reach = max(reach, float(_square_norms(piece).max(initial=0.0)))
+        reach = max(reach, _reach(piece))
     if total is None:
         return None
     low, high = _SAFE
@@ -57,12 +57,13 @@ def _quick(pieces: Pieces) -> Gram | None:
     return Gram(total, float(np.sqrt(reach)), 0)
 
 
-def _square_norms(piece: Floats) -> Floats:
-    """Return the squared norm of each row."""
+def _reach(piece: Floats) -> float:
+    """Return the largest squared norm of a row."""
     if piece.flags.c_contiguous:
-        return np.einsum("ij,ij->i", piece, piece)
-    across = piece.T
-    return np.einsum("ij,ij->j", across, across)
+        squares = np.einsum("ij,ij->i", piece, piece)
+    else:
+        squares = np.einsum("ij,ij->j", piece.T, piece.T)
+    return float(squares.max(initial=0.0))
 
 
 def _careful(pieces: Pieces) -> Gram | None:
@@ -74,7 +75,7 @@ def _careful(pieces: Pieces) -> Gram | None:
     for piece in scaled(pieces, exponent):
         product = piece.T @ piece
         total = product if total is None else total + product
-        reach = max(reach, float(_square_norms(piece).max(initial=0.0)))
+        reach = max(reach, _reach(piece))
     matrix = np.zeros((0, 0)) if total is None else total
     return Gram(matrix, float(np.sqrt(reach)), exponent)
 

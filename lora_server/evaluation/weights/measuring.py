@@ -2,17 +2,26 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lora_server.evaluation.weights.adapted import Adapted, Contents
-from lora_server.evaluation.weights.composing import Composed, Halves, Unmeasured, composed
+from lora_server.evaluation.weights.building import composed
+from lora_server.evaluation.weights.composing import (
+    Composed,
+    Halves,
+    Kronecker,
+    Rows,
+    Unmeasured,
+)
 from lora_server.evaluation.weights.grams import gram
-from lora_server.evaluation.weights.quantities import ZERO, Quantities, quantities
+from lora_server.evaluation.weights.matrices import Dense, dense, kronecker
+from lora_server.evaluation.weights.quantities import Quantities, quantities
 from lora_server.evaluation.weights.reading import Reader
 from lora_server.evaluation.weights.spectra import (
     BATCH_ENTRIES,
+    MAX_RANK,
     Core,
     Spectrum,
     batch_size,
@@ -23,6 +32,8 @@ from lora_server.evaluation.weights.spectra import (
 Progress = Callable[[float, str], None]
 
 DORA = "the DoRA magnitude needs the base's norms; its direction is what is measured"
+NONFINITE = "it holds NaN or infinite values"
+BEGINNING = "only the beginning of the spectrum is known, and that from below"
 OVERFLOW = "the update is beyond what double precision holds"
 
 
@@ -96,7 +107,7 @@ def settle(measured: Measured, spectrum: Spectrum, bound: float) -> None:
         measured.nonfinite = True
         measured.partial = OVERFLOW
         return
-    measured.spectrum = spectrum
+    measured.spectrum = shortened(spectrum)
     measured.numbers = numbers
     measured.bound = bound
     measured.zero = numbers.spectral == 0
@@ -109,21 +120,69 @@ def _measured(reader: Reader, module: Adapted, waiting: _Waiting) -> Measured:
     if isinstance(how, Unmeasured):
         measured.partial = how.reason
         measured.broken = how.broken
-    elif isinstance(how, Halves):
-        _from_halves(measured, how, waiting)
+        measured.zero = how.zero_is_nothing and _all_zero(reader, module)
+    elif not measured.nonfinite:
+        _from_composed(measured, how, waiting)
     if measured.nonfinite:
-        measured.partial = measured.partial or "it holds NaN or infinite values"
+        measured.partial = measured.partial or NONFINITE
     return measured
 
 
-def _from_halves(measured: Measured, halves: Halves, waiting: _Waiting) -> None:
-    down = gram(halves.down)
-    up = gram(halves.up)
-    if down is None or up is None or measured.nonfinite:
+def _from_composed(measured: Measured, how: Composed, waiting: _Waiting) -> None:
+    if isinstance(how, Halves):
+        core = _core(how, abs(measured.module.scale))
+        if core is None:
+            measured.nonfinite = True
+        else:
+            waiting.add(measured, how, core)
+        return
+    found = _at_once(how, abs(measured.module.scale))
+    if found is None:
         measured.nonfinite = True
         return
-    scale = abs(measured.module.scale)
-    waiting.add(measured, halves, Core(down, up, scale, halves.exponent))
+    if found.spectrum.cut:
+        measured.partial = "; ".join(filter(None, (measured.partial, BEGINNING)))
+    settle(measured, found.spectrum, found.largest)
+
+
+def _core(halves: Halves, scale: float) -> Core | None:
+    """Return both Gram matrices; None where a half is not finite."""
+    down = gram(halves.down)
+    up = None if down is None else gram(halves.up)
+    return None if down is None or up is None else Core(down, up, scale, halves.exponent)
+
+
+def _at_once(how: Composed, scale: float) -> Dense | None:
+    """Return the spectrum of what waits for no others; None where it is not finite."""
+    if isinstance(how, Kronecker):
+        left, right = _at_once(how.left, scale), _at_once(how.right, 1.0)
+        return None if left is None or right is None else kronecker(left, right)
+    if isinstance(how, Rows):
+        return dense(how.rows, how.width, scale, how.exponent)
+    if isinstance(how, Halves):
+        core = _core(how, scale)
+        return None if core is None else Dense(_spectrum(how, core), core.bound)
+    return None
+
+
+def _spectrum(halves: Halves, core: Core) -> Spectrum:
+    spectrum, reliable = solve([core])[0]
+    return spectrum if reliable else precise(halves.down, halves.up, core)
+
+
+def shortened(spectrum: Spectrum) -> Spectrum:
+    """Return the part of a spectrum that is kept, free of the array it was taken from."""
+    values = spectrum.values[:MAX_RANK].copy()
+    return replace(spectrum, values=values, cut=spectrum.cut or values.size < spectrum.values.size)
+
+
+def loose_nonfinite(reader: Reader, contents: Contents) -> tuple[str, ...]:
+    """Return the names of tensors outside of modules that hold NaN or infinite values."""
+    return tuple(
+        tensor.name
+        for tensor in contents.plain
+        if not all(bool(np.isfinite(run).all()) for run in reader.runs(tensor))
+    )
 
 
 def _rest_finite(reader: Reader, module: Adapted, how: Composed) -> bool:
@@ -136,3 +195,8 @@ def _rest_finite(reader: Reader, module: Adapted, how: Composed) -> bool:
         if tensor is not module.parts.get("alpha")
         for run in reader.runs(tensor)
     )
+
+
+def _all_zero(reader: Reader, module: Adapted) -> bool:
+    """Whether all weights of a module are zero."""
+    return not any(np.any(run) for tensor in module.weights for run in reader.runs(tensor))

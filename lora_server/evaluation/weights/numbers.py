@@ -55,7 +55,7 @@ def decode(raw: npt.NDArray[np.uint8], dtype: str, out: npt.NDArray[np.float32])
 
 
 def _bfloat16(raw: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
-    """A bfloat16 is the upper half of a float32."""
+    # A bfloat16 is the upper half of a float32.
     bits = out.view(np.uint32)
     np.copyto(bits, raw.view("<u2"))
     np.left_shift(bits, 16, out=bits)

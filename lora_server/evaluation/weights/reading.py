@@ -114,7 +114,7 @@ class Reader:
     def _fill_run(self, raw: npt.NDArray[np.uint8], offset: int) -> None:
         done = 0
         while done < raw.size:
-            read = os.preadv(self._fd, [raw[done:]], offset + done)
+            read = os.preadv(self._fd, [raw[done:].data], offset + done)
             if not read:
                 raise FileRefused("lora_truncated", "the file became shorter while it was read")
             done += read

@@ -1,4 +1,4 @@
-"""Singular values of up @ down from what is r×r, never from the product.
+"""Singular values of up @ down from what is r x r, never from the product.
 
 The squares of the singular values are the eigenvalues of Lᵀ G_up L, where G_down = L Lᵀ. Rows of
 `down` are first brought to norm 1, which takes a change of gauge that scales them out of the
@@ -97,11 +97,14 @@ def solve(cores: Sequence[Core]) -> list[tuple[Spectrum, bool]]:
 
 def _solved(core: Core, size: float, squares: Values, *, cancelled: bool) -> tuple[Spectrum, bool]:
     values = np.sqrt(squares)
-    unit = _unit(core.scale * float(np.sqrt(size)), core.power)
     nonzero = values[values > _NOTHING * values[0]]
     lost = bool(nonzero.size) and bool(nonzero[-1] < _UNRESOLVED * values[0])
     reliable = not size or not (cancelled or lost)
-    return Spectrum(values, unit, float(squares.sum())), reliable
+    return Spectrum(
+        values,
+        unit(core.scale * float(np.sqrt(size)), core.power),
+        float(squares.sum()),
+    ), reliable
 
 
 def _norms(matrices: Square) -> Values:
@@ -113,11 +116,11 @@ def _norms(matrices: Square) -> Values:
 def _roots(matrices: Square) -> Square:
     """Return L with L Lᵀ = G for each; noise may have made some slightly indefinite."""
     try:
-        return np.linalg.cholesky(matrices)
+        return np.linalg.cholesky(matrices).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(matrices)
-        root: Square = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-        return root
+        roots: Square = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        return roots
 
 
 def precise(down: Pieces, up: Pieces, core: Core) -> Spectrum:
@@ -126,26 +129,27 @@ def precise(down: Pieces, up: Pieces, core: Core) -> Spectrum:
     Both halves are known to be finite.
     """
     powers = (exponent_of(down) or 0, exponent_of(up) or 0)
-    triangles = _triangle(up, powers[1]), _triangle(down, powers[0])
+    triangles = triangle(up, powers[1]), triangle(down, powers[0])
     product = triangles[0] @ triangles[1].T
     size = float(np.abs(product).max(initial=0.0))
-    values = np.linalg.svd(product / (size or 1.0), compute_uv=False)
+    values: Values = np.linalg.svd(product / (size or 1.0), compute_uv=False).astype(np.float64)
     return Spectrum(
         values,
-        _unit(core.scale * size, sum(powers) + core.exponent),
+        unit(core.scale * size, sum(powers) + core.exponent),
         float(np.square(values).sum()),
     )
 
 
-def _triangle(pieces: Pieces, exponent: int) -> Square:
-    """Return R of a QR decomposition, taken piece by piece."""
-    triangle: Square | None = None
+def triangle(pieces: Pieces, exponent: int) -> Square:
+    """Return R of the QR decomposition of 2**-exponent times a matrix, taken piece by piece."""
+    upper: Square | None = None
     for piece in scaled(pieces, exponent):
-        stacked = piece if triangle is None else np.concatenate((triangle, piece))
-        triangle = np.linalg.qr(stacked, mode="r")
-    return np.zeros((0, 0)) if triangle is None else triangle
+        stacked = piece if upper is None else np.concatenate((upper, piece))
+        upper = np.asarray(np.linalg.qr(stacked, mode="r"))
+    return np.zeros((0, 0)) if upper is None else upper
 
 
-def _unit(size: float, exponent: int) -> float:
+def unit(size: float, exponent: int) -> float:
+    """Return size times a power of two; infinite where float64 ends."""
     with np.errstate(over="ignore"):
         return float(np.ldexp(size, exponent))

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 
 from lora_server.evaluation.weights.adapted import Adapted, contents
-from lora_server.evaluation.weights.composing import Halves, composed
+from lora_server.evaluation.weights.building import composed
+from lora_server.evaluation.weights.composing import Halves
 from lora_server.evaluation.weights.grams import Pieces
 from lora_server.evaluation.weights.reading import PIECE_ELEMENTS, Reader
 from lora_server.evaluation.weights.update import Matrix, Update
