@@ -28,9 +28,9 @@ class Leading(NamedTuple):
     energy: float  # fro(dW)²
 
     @property
-    def count(self) -> int:
+    def rank(self) -> int:
         """How many there are."""
-        return self.left.shape[1]
+        return int(self.left.shape[1])
 
 
 class Overlap(NamedTuple):
@@ -71,7 +71,7 @@ def _count(squares: Square) -> int:
 
 def overlap(first: Update, one: Leading, second: Update, other: Leading) -> Overlap:
     """Return how far the leading subspaces of two updates of one shape coincide."""
-    fewer, more = sorted((one.count, other.count))
+    fewer, more = sorted((one.rank, other.rank))
     rows, columns = first.up.shape[0], first.down.shape[1]
     return Overlap(
         _coincide(one.left.T @ np.float64(first.up.T @ second.up) @ other.left, fewer),
@@ -82,7 +82,7 @@ def overlap(first: Update, one: Leading, second: Update, other: Leading) -> Over
 
 
 def _coincide(product: Square, fewer: int) -> float:
-    return float(min(1.0, np.vdot(product, product) / fewer))
+    return min(1.0, float(np.vdot(product, product)) / fewer)
 
 
 def inner(first: Update, second: Update) -> float:
