@@ -1,1 +1,1 @@
-"""How good a LoRA is: claims about measuring and judging it."""
+"""Evaluations, from the numbers to the service."""
