@@ -6,7 +6,7 @@ own history: a base, an optimiser and a rank all have their say.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lora_server.evaluation.comparison import SIMILAR, Comparison
@@ -45,49 +45,51 @@ class Known:
 
     partial_path: str
     sha256: str
-    tensors_sha256: str | None
     entity_type: str
 
 
 def neighbours(
-    subject: Known, others: Iterable[tuple[Known, Comparison | None]]
+    subject: Known,
+    compared: Iterable[tuple[Known, Comparison]],
+    twins: Iterable[tuple[Known, Kind]] = (),
 ) -> tuple[Neighbour, ...]:
     """Return those that have something in common with a LoRA, nearest first.
 
-    None stands for what could not be compared; of those the same content is still recognised.
+    `twins` are known by their digests to hold the same bytes or the same weights, whatever a
+    comparison would say of them.
     """
-    found = [
-        neighbour
-        for other, comparison in others
-        if other.partial_path != subject.partial_path
-        and (neighbour := _neighbour(subject, other, comparison)) is not None
-    ]
+    beside = {other.partial_path: (other, comparison) for other, comparison in compared}
+    found = [_twin(other, kind, beside.pop(other.partial_path, None)) for other, kind in twins]
+    for other, comparison in beside.values():
+        kind = _kind(subject, other, comparison)
+        if kind is not None:
+            found.append(_neighbour(other, comparison, kind))
     order = tuple(_TRAITS)
-    found.sort(key=lambda each: (order.index(each.kind), -each.cosine, each.partial_path))
-    return tuple(found)
+    near = (each for each in found if each.partial_path != subject.partial_path)
+    return tuple(
+        sorted(near, key=lambda each: (order.index(each.kind), -each.cosine, each.partial_path))
+    )
 
 
-def _neighbour(subject: Known, other: Known, comparison: Comparison | None) -> Neighbour | None:
-    kind = _kind(subject, other, comparison)
-    if kind is None:
-        return None
-    same = kind in {"same bytes", "same weights"}
+def _twin(other: Known, kind: Kind, beside: tuple[Known, Comparison] | None) -> Neighbour:
+    if beside is not None:
+        return replace(_neighbour(other, beside[1], kind), cosine=1.0)
+    return Neighbour(other.partial_path, other.sha256, 1.0, None, 0, kind)
+
+
+def _neighbour(other: Known, comparison: Comparison, kind: Kind) -> Neighbour:
     return Neighbour(
         partial_path=other.partial_path,
         sha256=other.sha256,
-        cosine=1.0 if comparison is None or same else comparison.cosine,
-        overlap=None if comparison is None else comparison.overlap,
-        shared_modules=0 if comparison is None else comparison.shared_modules,
+        cosine=comparison.cosine,
+        overlap=comparison.overlap,
+        shared_modules=comparison.shared_modules,
         kind=kind,
     )
 
 
-def _kind(subject: Known, other: Known, comparison: Comparison | None) -> Kind | None:
-    if subject.sha256 == other.sha256:
-        return "same bytes"
-    if subject.tensors_sha256 is not None and subject.tensors_sha256 == other.tensors_sha256:
-        return "same weights"
-    return None if comparison is None else _kind_by_weights(comparison)
+def _kind(subject: Known, other: Known, comparison: Comparison) -> Kind | None:
+    return "same bytes" if subject.sha256 == other.sha256 else _kind_by_weights(comparison)
 
 
 def _kind_by_weights(comparison: Comparison) -> Kind | None:

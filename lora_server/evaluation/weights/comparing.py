@@ -20,13 +20,13 @@ import numpy as np
 from lora_server.errors import FileRefused
 from lora_server.evaluation.comparison import SIMILAR, Comparison, Skipped
 from lora_server.evaluation.weights.opening import Compared, Opened
-from lora_server.evaluation.weights.sketches import Estimate, frobenius, nearest
+from lora_server.evaluation.weights.sketches import Estimate, frobenius, is_current, nearest
 from lora_server.evaluation.weights.subspaces import Leading, Overlap, inner, leading, overlap
 from lora_server.evaluation.weights.update import Update
 
 Progress = Callable[[float, str], None]
 
-MOST_OTHERS = 16
+MOST_OTHERS = 17  # sixteen candidates, and one that was asked for
 SAMPLE = 8
 SURE = 4.0  # standard errors within which a sketch is believed
 # Reading and multiplying, in multiplications: a pair of SDXL files of rank 64 takes 16e9, one of
@@ -43,8 +43,8 @@ _NONE = Overlap(0.0, 0.0, 0.0, 0.0)
 class _Other:
     """Another file on its way to a comparison."""
 
-    file: Compared
     opened: Opened
+    norm: float
     estimate: Estimate
     shared: int = 0
     work: float = 0.0
@@ -118,24 +118,24 @@ def compare(
 
 
 def _opened(own: Compared, file: Compared) -> _Other:
-    frobenius(file.sketch)  # another version is an error here, not something to pass over
-    estimates = nearest(own.sketch, file.sketch, 1)
+    opened = Opened(file.fd, file.extension)
+    sketched = file.sketch if is_current(file.sketch) else opened.sketch()
+    estimates = nearest(own.sketch, sketched, 1)
     if not estimates:
         raise ValueError("an update of zero, or one that is not finite, is near to nothing")
-    return _Other(file, Opened(file.fd, file.extension), estimates[0])
+    return _Other(opened, frobenius(sketched), estimates[0])
 
 
 def _comparison(other: _Other, norm: float) -> Comparison | Skipped:
-    theirs = frobenius(other.file.sketch)
     cosine, error = other.estimate.cosine, other.estimate.error
     if other.product is not None:
-        cosine, error = other.product / norm / theirs, 0.0
+        cosine, error = other.product / norm / other.norm, 0.0
     if not math.isfinite(cosine):
         return Skipped("its weights are not finite")
     return Comparison(
         cosine=max(-1.0, min(1.0, cosine)),
         error=error,
-        strength=theirs / norm,
+        strength=other.norm / norm,
         shared_modules=other.shared,
         overlap=other.overlap.output,
         expected_overlap=other.overlap.expected_output,

@@ -10,6 +10,7 @@ from lora_server.evaluation.weights.adapted import Adapted, contents
 from lora_server.evaluation.weights.canonical import Piece, pieces
 from lora_server.evaluation.weights.composing import matrix_shape
 from lora_server.evaluation.weights.reading import Reader
+from lora_server.evaluation.weights.sketches import sketch
 from lora_server.evaluation.weights.update import Update
 from lora_server.evaluation.weights.updates import update_of
 from lora_server.formats.safetensors import MAX_HEADER_SIZE, refuse_wrong_size
@@ -21,11 +22,14 @@ SAFETENSORS = ".safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A file to be compared: a descriptor, its extension in lower case, its stored sketch."""
+    """A file to be compared: a descriptor, its extension in lower case, its stored sketch.
+
+    Where the sketch is empty or of another version it is made from the file, which takes longer.
+    """
 
     fd: int
     extension: str
-    sketch: bytes
+    sketch: bytes = b""
 
 
 class Opened:
@@ -57,6 +61,11 @@ class Opened:
         paths = {self._where[key][0] for key in keys & self._where.keys()}
         return sum(math.prod(t.shape) for path in paths for t in self.modules[path].weights)
 
+    def sketch(self) -> bytes:
+        """Return the sketch of the whole file, made by reading all of it."""
+        found = (self._update(path) for path in self.modules)
+        return sketch(update for update in found if update is not None)
+
     def __contains__(self, key: str) -> bool:
         return key in self._where
 
@@ -68,14 +77,17 @@ class Opened:
         path, piece = self._where.get(key, ("", None))
         if piece is None:
             return None
+        whole = self._update(path)
+        if whole is None or whole.up.shape[0] < piece.end:
+            return None
+        return Update(key, whole.up[piece.begin : piece.end], whole.down)
+
+    def _update(self, path: str) -> Update | None:
         if self._latest[0] != path:
             # The one before is let go first: two together are never needed.
             self._latest = ("", None)
             self._latest = (path, update_of(self._reader, self.modules[path]))
-        whole = self._latest[1]
-        if whole is None or whole.up.shape[0] < piece.end:
-            return None
-        return Update(key, whole.up[piece.begin : piece.end], whole.down)
+        return self._latest[1]
 
 
 def _table(fd: int, extension: str) -> TensorTable:

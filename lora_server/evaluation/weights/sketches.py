@@ -149,6 +149,12 @@ def frobenius(sketched: bytes) -> float:
     return _read(sketched)[0]
 
 
+def is_current(sketched: bytes) -> bool:
+    """Whether this is a sketch of this version."""
+    expected = (_MAGIC, VERSION, SIZE_BYTES)
+    return len(sketched) == SIZE_BYTES and _HEAD.unpack_from(sketched)[:3] == expected
+
+
 def nearest(sketched: bytes, bundle: bytes, count: int) -> list[Estimate]:
     """Return the `count` sketches of a bundle with the largest estimated cosine, best first.
 
@@ -187,8 +193,7 @@ def _is_usable(norm: float, spread: float) -> bool:
 
 def _read(sketched: bytes) -> tuple[float, float, npt.NDArray[np.float32]]:
     """Return norm, spread and values."""
-    expected = (_MAGIC, VERSION, SIZE_BYTES)
-    if len(sketched) != SIZE_BYTES or _HEAD.unpack_from(sketched)[:3] != expected:
+    if not is_current(sketched):
         raise ValueError(f"not a sketch of version {VERSION}")
     *_, norm, spread = _HEAD.unpack_from(sketched)
     return norm, spread, np.frombuffer(sketched, _VALUES, DIMS, _HEAD.size).astype(np.float32)
