@@ -34,11 +34,12 @@ def cohort(
     finite.
     """
     known = {name: value for name, value in features.items() if _is_number(value)}
-    found = [
+    beside = [
         _feature(name, value, company)
         for name, value in known.items()
         if len(company := _company(name, others)) >= MIN_SIZE
     ]
+    found = [feature for feature in beside if math.isfinite(feature.mad)]  # none overflowed
     return Cohort(entity_type, base_model, len(others), tuple(found), _note(len(others), found))
 
 

@@ -1,11 +1,15 @@
 """Updates of made-up LoRAs: random factors, files of them, and the dense truth about them."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save
 
-from lora_server.evaluation.weights.sketches import squared_norm
+from lora_server.evaluation.weights.opening import Compared
+from lora_server.evaluation.weights.sketches import sketch, squared_norm
 from lora_server.evaluation.weights.update import Update
 from tests.adapters import STYLES
 from tests.layers import Layer
@@ -81,3 +85,51 @@ def spelled(layer: Layer, style: str) -> str:
     written = STYLES[style]
     prefix = written.text_encoder(layer.slot) if layer.slot else written.denoiser
     return prefix + layer.path.replace(".", written.separator)
+
+
+def saved(path: Path, updates: Iterable[Update], *, kernel: int = 1) -> Path:
+    """Write a LoRA as kohya does (PEFT's halves under dotted names), without alphas.
+
+    With a kernel other than 1, `down` becomes the convolution that it is the flat form of.
+    """
+    tensors = {}
+    for update in updates:
+        down, up = ("lora_A", "lora_B") if "." in update.path else ("lora_down", "lora_up")
+        rank, columns = update.down.shape
+        shaped = (rank, columns // kernel**2, kernel, kernel) if kernel > 1 else (rank, columns)
+        tensors[f"{update.path}.{down}.weight"] = update.down.reshape(shaped)
+        tall = (*update.up.shape, 1, 1) if kernel > 1 else update.up.shape
+        tensors[f"{update.path}.{up}.weight"] = update.up.reshape(tall)
+    path.write_bytes(save(tensors))
+    return path
+
+
+def opened_file(path: Path, updates: Sequence[Update], stack: ExitStack) -> Compared:
+    """Return a saved LoRA as what is compared, open until the stack ends."""
+    file = stack.enter_context(path.open("rb"))
+    return Compared(file.fileno(), ".safetensors", sketch(updates))
+
+
+def dense_overlap(first: Sequence[Update], second: Sequence[Update], side: int) -> float:
+    """Return the energy-weighted overlap of leading subspaces, by dense SVDs.
+
+    `side` is 0 for left singular vectors and 2 for right ones.
+    """
+    others = {update.path: update for update in second}
+    total = 0.0
+    for update in first:
+        if update.path in others:
+            bases = [leading_basis(dense(each), side) for each in (update, others[update.path])]
+            common = np.linalg.norm(bases[0].T @ bases[1]) ** 2
+            weight = np.sum(dense(update) ** 2) / dense_norm(first) ** 2
+            total += weight * float(common) / min(each.shape[1] for each in bases)
+    return total
+
+
+def leading_basis(matrix: Dense, side: int) -> Dense:
+    """Return the singular vectors that hold 90 % of the energy together, at most 8, as columns."""
+    parts = np.linalg.svd(matrix, full_matrices=False)
+    energies = np.cumsum(parts[1] ** 2) / np.sum(parts[1] ** 2)
+    count = min(8, int(np.searchsorted(energies, 0.9)) + 1)
+    vectors = parts[side].T if side else parts[side]
+    return np.asarray(vectors[:, :count])

@@ -150,8 +150,9 @@ def sample(norms: Mapping[str, float], paths: Sequence[str], count: int) -> dict
     The shares add up to 1; where nothing has energy nothing is drawn.
     """
     energies = np.array([norms.get(path, 0.0) for path in paths], np.float64)
+    energies[~np.isfinite(energies)] = 0.0
     largest = energies.max(initial=0.0)
-    if not 0 < largest < np.inf:
+    if not largest:
         return {}
     energies = (energies / largest) ** 2
     if len(paths) <= count:
@@ -203,12 +204,15 @@ def _choose(subject: Opened, others: _Others) -> None:
         other.work = numbers * (rank + _READING)
     left = WORK
     near = sorted(others.present.values(), key=lambda other: -other.estimate.cosine)
-    for number, other in enumerate(near):
+    for number, other in enumerate(filter(_may_be_similar, near)):
         left -= other.work
-        promising = other.estimate.cosine + SURE * other.estimate.error >= SIMILAR
-        if not promising or (number and left < 0):
+        if number and left < 0:
             break
         other.product = 0.0
+
+
+def _may_be_similar(other: _Other) -> bool:
+    return other.estimate.cosine + SURE * other.estimate.error >= SIMILAR
 
 
 def _multiply(subject: Opened, others: _Others, progress: Callable[[float], None]) -> None:
