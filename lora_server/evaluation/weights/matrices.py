@@ -64,7 +64,8 @@ def _leading(rows: Pieces, power: int, width: int) -> Values:
         image = np.ldexp(piece, -power) @ basis
         projected += (image.T @ image).astype(np.float64)
     squares = np.linalg.eigvalsh(projected)[::-1][:LEADING]
-    return np.sqrt(np.maximum(squares, 0.0)).astype(np.float64)
+    values: Values = np.sqrt(np.maximum(squares, 0.0)).astype(np.float64)
+    return values
 
 
 def leading_basis(rows: Pieces, power: int, width: int) -> Basis:

@@ -14,6 +14,7 @@ from lora_server.evaluation.weights.composing import (
     Kronecker,
     Rows,
     Unmeasured,
+    matrix_shape,
 )
 from lora_server.evaluation.weights.grams import gram
 from lora_server.evaluation.weights.matrices import Dense, dense, kronecker
@@ -102,6 +103,10 @@ def measure(reader: Reader, contents: Contents, progress: Progress) -> list[Meas
 
 def settle(measured: Measured, spectrum: Spectrum, bound: float) -> None:
     """Enter a spectrum and what follows from it."""
+    shape = matrix_shape(measured.module)
+    if shape is not None and min(shape) < spectrum.values.size:
+        # Of a rank above both widths the rest is rounding.
+        spectrum = replace(spectrum, values=spectrum.values[: min(shape)])
     numbers = quantities(spectrum)
     if not math.isfinite(numbers.frobenius) or not math.isfinite(bound):
         measured.nonfinite = True
