@@ -1,9 +1,10 @@
 """One file beside a few others: the exact cosine, and how far leading subspaces overlap.
 
-A pair of SDXL files of rank 64 takes almost half a second to compare number by number. So exact are those that may be SIMILAR by their sketches, the nearest first, as long as WORK lasts,
+A pair of SDXL files of rank 64 takes almost half a second to compare number by number. So exact
+are only those that may be SIMILAR by their sketches, the nearest first, as long as WORK lasts,
 and the nearest in any case. The others keep the estimate of the sketches. Its error goes to 0
-towards a cosine of 1: in files of hundreds of modules it is below 0.005 at 0.95 and below 0.0001 at
-0.999, so that the kind of neighbour hardly ever hangs on it.
+towards a cosine of 1: in files of hundreds of modules it is below 0.005 at 0.95 and below 0.0001
+at 0.999, so that the kind of neighbour hardly ever hangs on it.
 
 Subspaces are compared on SAMPLE modules, drawn in proportion to their energy at equal steps along
 the file, so that their plain mean is the mean weighted by energy. One module of this file and one
