@@ -9,6 +9,7 @@ keeps that table complete. Every message is one sentence that a caller can act o
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
+    ├── ReportInvalid                                    what an evaluation says
     └── ShuttingDown, StorageUnusable,                   the daemon itself
         CatalogUnusable, JudgeUnavailable
 """
@@ -172,6 +173,14 @@ class MovedMeanwhile(LoraServerError):
     def __init__(self, partial_path: str) -> None:
         super().__init__(f"{partial_path} was moved or removed meanwhile; list again.")
         self.partial_path = partial_path
+
+
+class ReportInvalid(LoraServerError):
+    """An evaluation report is not one: cut short, of another version, or not finite somewhere."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The evaluation report cannot be read ({why}); evaluate again.")
+        self.why = why
 
 
 class ShuttingDown(LoraServerError):

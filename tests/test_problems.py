@@ -43,6 +43,7 @@ ONE_OF_EACH: tuple[LoraServerError, ...] = (
     errors.LoraNotFound(),
     errors.NameTaken("styles/ink.safetensors"),
     errors.MovedMeanwhile("styles/ink.safetensors"),
+    errors.ReportInvalid("schema 9"),
     errors.ShuttingDown(),
 )
 AS_PARAMS = [pytest.param(error, id=type(error).__name__) for error in ONE_OF_EACH]

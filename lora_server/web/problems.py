@@ -35,6 +35,7 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.FileRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
+    errors.ReportInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,  # it was written by this server
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
