@@ -12,6 +12,7 @@ _FULL_SHARE = 0.9995
 _PLAIN = (1e-3, 1e6)  # between these a number needs no exponent
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _STEP = 1000
+_LARGE = ((10**9, "billion"), (10**6, "million"))
 _SURE_CHARS = 4096  # a longer text is cut before its characters are looked at
 
 
@@ -53,6 +54,14 @@ def number(value: float | None) -> str:
     if abs(value) >= _STEP or value == int(value):
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
+
+
+def count(value: int) -> str:
+    """Return how many there are, large numbers in words."""
+    for size, name in _LARGE:
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:,}"
 
 
 def percent(share: float | None) -> str:

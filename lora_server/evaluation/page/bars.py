@@ -16,27 +16,22 @@ _NAME_CHARS = 22
 
 
 def figure(key: str, title: str, groups: Sequence[Group]) -> Figure | None:
-    """Return a bar for each of the strongest groups; None where there is but one or none."""
-    if len(groups) < 2:  # noqa: PLR2004 - one bar of 100 % says nothing
-        return None
+    """Return a bar for each of the strongest groups; None for fewer than two."""
     ordered = sorted(groups, key=lambda group: -group.energy)
+    if len(ordered) < 2 or ordered[0].energy <= 0:  # noqa: PLR2004 - one of 100 % says nothing
+        return None
     parameters = sum(group.parameter_count for group in groups) or 1
-    top = ordered[0]
-    own = top.parameter_count / parameters
-    return (
-        Figure(
-            key=key,
-            title=title,
-            reading=(
-                f"{shortened(top.name, 40)} holds {percent(top.energy)} of the energy with "
-                f"{percent(own)} of the parameters. A bar that passes its tick is changed more "
-                "than its size would suggest."
-            ),
-            picture=_picture(key, title, ordered, parameters),
-            table=_table(title, ordered, parameters),
-        )
-        if top.energy > 0
-        else None
+    own = percent(ordered[0].parameter_count / parameters)
+    return Figure(
+        key=key,
+        title=title,
+        reading=(
+            f"Most of it, {percent(ordered[0].energy)}, is in {shortened(ordered[0].name, 40)}, "
+            f"which has {own} of the parameters. A bar that passes its tick is changed more than "
+            "its size would suggest."
+        ),
+        picture=_picture(key, title, ordered, parameters),
+        table=_table(title, ordered, parameters),
     )
 
 

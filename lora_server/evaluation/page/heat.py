@@ -11,7 +11,7 @@ from lora_server.evaluation.page.svg import CHARACTER, WIDTH, Drawing
 from lora_server.evaluation.report import HeatMap
 from lora_server.evaluation.wording import percent, shortened
 
-TITLE = "Where in the model it acts"
+TITLE = "Depth of the model"
 MOST_ROWS, MOST_COLUMNS = 16, 128
 STEPS = 7  # each twice the one below; the style sheet has a colour for each
 _WIDE_FROM = 24  # columns
@@ -35,8 +35,8 @@ def figure(heat_map: HeatMap) -> Figure | None:
         title=TITLE,
         reading=(
             f"Most of it, {percent(peak)} of the energy, sits in {shortened(name, 40)} at block "
-            f"{shortened(place, 24)}. Darker in light mode, brighter in dark mode, is more; each "
-            f"step doubles. A dot: the file has no such module.{rest}"
+            f"{shortened(place, 24)}. Each step of colour is twice the one before; a dot means "
+            f"that the file has no such module.{rest}"
         ),
         picture=_Map(rows, columns, peak).drawn(),
         table=_table(rows, columns, len(heat_map.rows) - len(rows)),

@@ -109,7 +109,9 @@ def _tiles(report: Report) -> tuple[Tile, ...]:
         Tile(
             "Rank needed",
             wording.number(resize.rank if resize else None),
-            f"keeps {wording.percent(resize.kept)} of the strength" if resize else "not known",
+            f"keeps 99 % of every module, {wording.percent(resize.kept)} of the whole"
+            if resize
+            else "not known",
         ),
         Tile(
             "Strength",
@@ -120,7 +122,7 @@ def _tiles(report: Report) -> tuple[Tile, ...]:
         Tile(
             "File",
             wording.file_size(report.lora.file_size),
-            f"{wording.number(weights.parameter_count)} parameters",
+            f"{wording.count(weights.parameter_count)} parameters",
         ),
     )
 
@@ -151,6 +153,7 @@ def _template() -> Template:
         number=wording.number,
         percent=wording.percent,
         file_size=wording.file_size,
+        count=wording.count,
         moment=wording.moment,
     )
     return environment.get_template("report.html")

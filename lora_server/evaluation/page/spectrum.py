@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lora_server.evaluation.page.figure import Figure, Table
-from lora_server.evaluation.page.svg import CHARACTER, WIDTH, Anchor, Drawing
+from lora_server.evaluation.page.svg import CHARACTER, WIDTH, Drawing
 from lora_server.evaluation.report import WeightsMeasure
 from lora_server.evaluation.telling import energy_ranks, strongest
 from lora_server.evaluation.wording import MISSING, number, percent, shortened
@@ -43,7 +43,7 @@ def figure(weights: WeightsMeasure) -> Figure | None:
     return Figure(
         key="spectrum",
         title=TITLE,
-        reading=_reading(weights, marks),
+        reading=_reading(weights),
         picture=_Plot(series, marks).drawn(),
         table=_table(series),
     )
@@ -67,22 +67,21 @@ def _marks(weights: WeightsMeasure, length: int) -> list[_Mark]:
     k90, k99 = energy_ranks(weights)
     candidates = [("90 % of the energy", k90, "mark"), ("99 % of the energy", k99, "mark")]
     if weights.resize is not None:
-        candidates.append(("rank that keeps 99 % of every module", weights.resize.rank, "mark own"))
+        candidates.append(("keeps 99 % of every module", weights.resize.rank, "mark own"))
     candidates.append(("declared rank", weights.rank, "mark"))
     known = [_Mark(name, rank, css) for name, rank, css in candidates if rank is not None]
     return sorted((m for m in known if 1 <= m.rank <= length), key=lambda mark: mark.rank)
 
 
-def _reading(weights: WeightsMeasure, marks: Sequence[_Mark]) -> str:
+def _reading(weights: WeightsMeasure) -> str:
     told = (
         "Each module's change is a sum of directions, strongest first. A curve that falls steeply "
         "needs few of them; one that stays flat uses its whole rank."
     )
-    names = "; ".join(f"{mark.name}: {number(mark.rank)}" for mark in marks)
     length = len(weights.mean_spectrum)
     beyond = weights.rank is not None and weights.rank > length
     rest = f" The declared rank, {number(weights.rank)}, lies beyond the {length} shown."
-    return f"{told}{f' Marked: {names}.' if names else ''}{rest if beyond else ''}"
+    return f"{told}{rest if beyond else ''}"
 
 
 def _table(series: Sequence[_Series]) -> Table:
@@ -130,11 +129,11 @@ class _Plot:
 
     def _description(self) -> str:
         mean = self._series[0].values
-        half = next((k for k, value in enumerate(mean, 1) if value < 0.1), None)  # noqa: PLR2004
+        tenth = next((k for k, value in enumerate(mean, 1) if value < 0.1), None)  # noqa: PLR2004
         told = f"Line chart of {len(self._series)} curves over {self._length} singular values."
-        if half is None:
-            return f"{told} The mean never falls below a tenth of the first."
-        return f"{told} The mean falls below a tenth of the first at the {half}."
+        fall = f"falls below a tenth of the first at number {tenth}" if tenth else "stays high"
+        marks = "; ".join(f"{number(mark.rank)}: {mark.name}" for mark in self._marks)
+        return f"{told} The mean {fall}. {f'Marked: {marks}.' if marks else ''}"
 
     def _x(self, k: float) -> float:
         return _LEFT + (k - 1) / max(self._length - 1, 1) * (WIDTH - _LEFT - _RIGHT)
@@ -160,9 +159,11 @@ class _Plot:
             x, y = self._x(mark.rank), _ROW * (row + 1) - 4
             drawing.line((x, y - 8), (x, self._bottom), mark.css)
             words = f"{number(mark.rank)}: {mark.name}"
-            fits = x + 6 + len(words) * CHARACTER < WIDTH
-            anchor: Anchor = "start" if fits else "end"
-            drawing.text((x + 6 if fits else x - 6, y), words, "label strong", anchor)
+            length = len(words) * CHARACTER
+            if x + 6 + length < WIDTH:
+                drawing.text((x + 6, y), words, "label strong halo")
+            else:
+                drawing.text((max(x - 6, length), y), words, "label strong halo", "end")
 
     def _draw_legend(self, drawing: Drawing) -> None:
         for place, one in enumerate(self._series):
