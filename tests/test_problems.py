@@ -46,6 +46,7 @@ ONE_OF_EACH: tuple[LoraServerError, ...] = (
     errors.EvaluationNotFound(),
     errors.EvaluationQueueFull(3),
     errors.EvaluatorUnavailable("no worker answers"),
+    errors.ReportInvalid("schema 9"),
     errors.ShuttingDown(),
 )
 AS_PARAMS = [pytest.param(error, id=type(error).__name__) for error in ONE_OF_EACH]
