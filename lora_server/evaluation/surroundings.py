@@ -1,9 +1,11 @@
 """What is known around a LoRA: the sketches of all others, twins, candidates, the cohort."""
 
+import base64
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from lora_server import names
 from lora_server.evaluation.report import EVALUATOR
 from lora_server.library import Library
 from lora_server.records import Evaluation, StoredLora
@@ -51,7 +53,10 @@ class Surroundings:
             besides=lora.sha256,
             limit=MAX_COHORT,
         )
+        sketches = await self._catalog.measurements.sketches_of([c.sha256 for c in candidates])
         return {
+            "extension": names.extension(lora.location.name),
+            "searched": await self._catalog.measurements.count(EVALUATOR, besides=lora.sha256),
             "id": evaluation.id,
             "tier": evaluation.tier,
             "created_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -63,7 +68,14 @@ class Surroundings:
                 "trigger_words": _trigger_words(lora),
             },
             "twins": await self._twins(lora),
-            "candidates": [_named(candidate) for candidate in candidates],
+            "candidates": [
+                {
+                    **_named(candidate),
+                    "extension": names.extension(candidate.location.name),
+                    "sketch": base64.b64encode(sketches.get(candidate.sha256, b"")).decode(),
+                }
+                for candidate in candidates
+            ],
             "cohort": [dict(features) for features in cohort],
         }
 
