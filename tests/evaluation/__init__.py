@@ -1,0 +1,1 @@
+"""Claims about evaluations, made from files whose every weight is known."""

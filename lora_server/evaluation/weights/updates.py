@@ -13,7 +13,7 @@ import numpy as np
 from lora_server.evaluation.weights.adapted import contents
 from lora_server.evaluation.weights.building import composed
 from lora_server.evaluation.weights.composing import Composed, Halves, Kronecker, Rows
-from lora_server.evaluation.weights.grams import Pieces, exponent_of
+from lora_server.evaluation.weights.grams import Pieces, exponent_of, shifted
 from lora_server.evaluation.weights.matrices import LEADING, MAX_EXACT_WIDTH, leading_basis
 from lora_server.evaluation.weights.reading import PIECE_ELEMENTS, Reader
 from lora_server.evaluation.weights.update import Matrix, Update
@@ -44,7 +44,7 @@ def updates(fd: int, table: TensorTable) -> Iterator[Update]:
             pair = _pair(composed(reader, module))
             if pair is None:
                 continue
-            up = np.ldexp(pair.up.astype(np.float64) * module.scale, pair.exponent)
+            up = shifted(pair.up.astype(np.float64) * module.scale, pair.exponent)
             factors = up.astype(np.float32), np.ascontiguousarray(pair.down.T)
         if all(np.isfinite(factor).all() for factor in factors):
             yield Update(module.path, *factors)
@@ -82,7 +82,7 @@ def _of_rows(how: Rows) -> _Pair | None:
     exact = how.width <= MAX_EXACT_WIDTH
     identity = np.eye(how.width if exact else 0, dtype=np.float32)
     vectors = identity if exact else leading_basis(how.rows, power, how.width)
-    images = [(np.ldexp(piece, -power) @ vectors).astype(np.float32) for piece in how.rows()]
+    images = [(shifted(piece, -power) @ vectors).astype(np.float32) for piece in how.rows()]
     image = np.concatenate(images)
     up, down = (vectors, image) if how.transposed else (image, vectors)
     return _Pair(up, down, power + how.exponent)
