@@ -33,8 +33,8 @@ class MeasurementCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def next_unevaluated(self, evaluator: str, after_id: int) -> StoredLora | None:
-        """Return the next live, accepted file whose weights nobody has evaluated yet."""
+    async def next_unevaluated(self, evaluator: str) -> StoredLora | None:
+        """Return the newest live, accepted file whose weights nobody has evaluated yet."""
         tried = select(evaluations.c.id).where(
             evaluations.c.sha256 == loras.c.sha256,
             evaluations.c.tier == "weights",
@@ -43,12 +43,11 @@ class MeasurementCatalog:
         (rows,) = await self._database.read(
             select(*LISTED)
             .where(
-                loras.c.id > after_id,
                 loras.c.place == Place.MODELS,
                 loras.c.verdict == Verdict.ACCEPTED,
                 ~tried.exists(),
             )
-            .order_by(loras.c.id)
+            .order_by(loras.c.id.desc())
             .limit(1)
         )
         return record_of(rows[0]) if rows else None

@@ -1,1 +1,1 @@
-"""Claims about evaluations, made from files whose every weight is known."""
+"""Evaluations, from the numbers to the service."""

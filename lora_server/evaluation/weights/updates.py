@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_server.evaluation.weights.adapted import contents
+from lora_server.evaluation.weights.adapted import Adapted, contents
 from lora_server.evaluation.weights.building import composed
 from lora_server.evaluation.weights.composing import Composed, Halves, Kronecker, Rows
 from lora_server.evaluation.weights.grams import Pieces, exponent_of, shifted
@@ -40,14 +40,34 @@ def updates(fd: int, table: TensorTable) -> Iterator[Update]:
     """
     reader = Reader(fd, table)
     for module in contents(table, partial(read_at, fd)).modules:
-        with np.errstate(all="ignore"):
-            pair = _pair(composed(reader, module))
-            if pair is None:
-                continue
-            up = shifted(pair.up.astype(np.float64) * module.scale, pair.exponent)
-            factors = up.astype(np.float32), np.ascontiguousarray(pair.down.T)
-        if all(np.isfinite(factor).all() for factor in factors):
-            yield Update(module.path, *factors)
+        update = update_of(reader, module)
+        if update is not None:
+            yield update
+
+
+def update_of(reader: Reader, module: Adapted) -> Update | None:
+    """Return the update of one module, as `updates` would; None where that leaves it out."""
+    with np.errstate(all="ignore"):
+        pair = _pair(composed(reader, module))
+        if pair is None:
+            return None
+        up, down = _scaled(pair, module.scale), np.ascontiguousarray(pair.down.T)
+    return Update(module.path, up, down) if _is_finite(up) and _is_finite(down) else None
+
+
+def _scaled(pair: _Pair, scale: float) -> Matrix:
+    if not pair.exponent:
+        quick = pair.up * np.float32(scale)
+        if _is_finite(quick):
+            return quick
+    return shifted(pair.up.astype(np.float64) * scale, pair.exponent).astype(np.float32)
+
+
+def _is_finite(half: Matrix) -> bool:
+    """Whether all numbers are; their sum of squares tells at a glance unless it overflows."""
+    flat = half.ravel(order="K")
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
 
 
 def _pair(how: Composed) -> _Pair | None:
