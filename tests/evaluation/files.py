@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from lora_server.evaluation.report import ModuleMeasure
 from lora_server.evaluation.weights.evaluating import WeightsResult, evaluate
@@ -71,7 +72,7 @@ def lora(
         f"{path}.lora_up.weight": (dtype, up),
     }
     if alpha is not None:
-        tensors[f"{path}.alpha"] = ("F32", np.float32(alpha))
+        tensors[f"{path}.alpha"] = ("F32", np.array(alpha))
     return tensors
 
 
@@ -96,20 +97,18 @@ def agrees(module: ModuleMeasure, dense: Array, tolerance: float = 1e-5) -> None
     energies = (sigma / sigma[0]) ** 2
     shares = energies / energies.sum()
     present = shares[shares > 0]
-    close = {"rtol": tolerance, "atol": 0.0}
-    assert module.spectral is not None
-    assert module.frobenius is not None
-    np.testing.assert_allclose(module.spectral, sigma[0], **close)
-    np.testing.assert_allclose(module.frobenius, sigma[0] * np.sqrt(energies.sum()), **close)
+    assert module.spectral == pytest.approx(sigma[0], rel=tolerance, abs=0)
+    frobenius = sigma[0] * np.sqrt(energies.sum())
+    assert module.frobenius == pytest.approx(frobenius, rel=tolerance, abs=0)
     listed = sigma[: len(module.spectrum)]
     np.testing.assert_allclose(
         np.array(module.spectrum) / sigma[0], listed / sigma[0], rtol=2e-6, atol=tolerance
     )
-    np.testing.assert_allclose(module.stable_rank, energies.sum(), rtol=4 * tolerance)
+    assert module.stable_rank == pytest.approx(energies.sum(), rel=4 * tolerance)
     effective = np.exp(-np.sum(present * np.log(present)))
-    np.testing.assert_allclose(module.effective_rank, effective, rtol=20 * tolerance)
+    assert module.effective_rank == pytest.approx(effective, rel=20 * tolerance)
     participation = energies.sum() ** 2 / np.square(energies).sum()
-    np.testing.assert_allclose(module.participation, participation, rtol=10 * tolerance)
+    assert module.participation == pytest.approx(participation, rel=10 * tolerance)
     for rank, share in ((module.k90, 0.90), (module.k99, 0.99)):
         assert rank is not None
         kept = np.concatenate(([0.0], np.cumsum(shares)))

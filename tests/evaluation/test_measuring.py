@@ -187,9 +187,9 @@ def test_modules_of_unequal_ranks_share_energy() -> None:
 
     measure = evaluated(tensors).measure
 
-    np.testing.assert_allclose(measure.frobenius, np.sqrt(total), rtol=1e-5)
+    assert measure.frobenius == pytest.approx(np.sqrt(total), rel=1e-5)
     for module in measure.modules:
-        np.testing.assert_allclose(module.energy, dense[module.path] ** 2 / total, rtol=1e-5)
+        assert module.energy == pytest.approx(dense[module.path] ** 2 / total, rel=1e-5)
     assert measure.rank == 8
     assert sum(group.energy for group in measure.groups) == pytest.approx(1, abs=1e-5)
 
@@ -228,7 +228,7 @@ def test_loha(rank: int, out: int, inner: int) -> None:
     """By factors of rank r², or by rows where those cost more; both are exact."""
     tensors, dense = loha(rank, out, inner)
 
-    module = only({**tensors, f"{UNET}.alpha": ("F32", np.float32(rank / 2))})
+    module = only({**tensors, f"{UNET}.alpha": ("F32", np.array(rank / 2))})
 
     assert (module.family, module.rank, module.scale) == ("LoHa", rank, 0.5)
     agrees(module, dense / 2)
@@ -241,8 +241,8 @@ def test_a_wide_loha_is_measured_in_part() -> None:
 
     module = only(tensors)
 
-    np.testing.assert_allclose(module.frobenius, np.linalg.norm(dense), rtol=1e-5)
-    np.testing.assert_allclose(module.spectral, sigma[0], rtol=0.02)
+    assert module.frobenius == pytest.approx(np.linalg.norm(dense), rel=1e-5)
+    assert module.spectral == pytest.approx(sigma[0], rel=0.02)
     np.testing.assert_allclose(module.spectrum[:8], sigma[:8], rtol=0.05)
     assert all(found <= true * 1.0001 for found, true in zip(module.spectrum, sigma, strict=False))
     assert "beginning of the spectrum" in module.partial

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lora_server.evaluation.weights.grams import exponent_of
+from lora_server.evaluation.weights.grams import exponent_of, shifted
 from lora_server.evaluation.weights.numbers import Floats
 from lora_server.evaluation.weights.reading import PIECE_ELEMENTS, Reader
 from lora_server.formats.tensors import Tensor
@@ -38,7 +38,7 @@ def scaled_down(array: Floats) -> Factor:
     """Return an array as a factor; NaN and Inf stay what they are."""
     exponent = exponent_of(lambda: iter((array,))) or 0
     with np.errstate(all="ignore"):
-        return Factor(np.ldexp(array, -exponent).astype(np.float32), exponent)
+        return Factor(shifted(array, -exponent).astype(np.float32), exponent)
 
 
 def contracted(reader: Reader, core: Tensor, inner: Tensor) -> Factor:

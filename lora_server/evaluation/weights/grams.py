@@ -5,7 +5,7 @@ float32 cannot hold the squares of is measured again in float64 after scaling by
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -101,4 +101,20 @@ def scaled(pieces: Pieces, exponent: int) -> Iterator[Square]:
     for piece in pieces():
         step = max(1, _STRIPE // max(piece.shape[1], 1))
         for begin in range(0, piece.shape[0], step):
-            yield np.ldexp(piece[begin : begin + step].astype(np.float64), -exponent)
+            yield shifted(piece[begin : begin + step].astype(np.float64), -exponent)
+
+
+_Array = TypeVar("_Array", bound=npt.NDArray[np.floating[Any]])
+
+
+def shifted(array: _Array, exponent: int) -> _Array:
+    """Return an array times 2**exponent; `ldexp` would do the same ten times slower.
+
+    In two steps, for 2**exponent alone may be out of range where the result is not.
+    """
+    if not exponent:
+        return array
+    half = exponent // 2
+    kind = array.dtype.type
+    first, second = kind(2.0**half), kind(2.0 ** (exponent - half))
+    return cast("_Array", array * first * second)

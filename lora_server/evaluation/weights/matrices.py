@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lora_server.evaluation.weights.grams import Pieces, exponent_of
+from lora_server.evaluation.weights.grams import Pieces, exponent_of, shifted
 from lora_server.evaluation.weights.spectra import Spectrum, Values, triangle, unit
 
 MAX_EXACT_WIDTH = 320
@@ -51,7 +51,7 @@ def _sizes(rows: Pieces, power: int) -> tuple[float, float]:
     """Return the largest entry and the sum of squares."""
     largest = square_sum = 0.0
     for piece in rows():
-        small = np.ldexp(piece, -power)
+        small = shifted(piece, -power)
         largest = max(largest, float(np.abs(small).max(initial=0.0)))
         square_sum += float(np.einsum("ij,ij->i", small, small).astype(np.float64).sum())
     return largest, square_sum
@@ -61,7 +61,7 @@ def _leading(rows: Pieces, power: int, width: int) -> Values:
     basis = leading_basis(rows, power, width)
     projected = np.zeros((basis.shape[1], basis.shape[1]))
     for piece in rows():
-        image = np.ldexp(piece, -power) @ basis
+        image = shifted(piece, -power) @ basis
         projected += (image.T @ image).astype(np.float64)
     squares = np.linalg.eigvalsh(projected)[::-1][:LEADING]
     values: Values = np.sqrt(np.maximum(squares, 0.0)).astype(np.float64)
@@ -75,7 +75,7 @@ def leading_basis(rows: Pieces, power: int, width: int) -> Basis:
     for _ in range(_PASSES):
         image = np.zeros((width, count))
         for piece in rows():
-            small = np.ldexp(piece, -power)
+            small = shifted(piece, -power)
             image += small.T @ (small @ basis)
         basis = np.linalg.qr(image)[0].astype(np.float32)
     return basis

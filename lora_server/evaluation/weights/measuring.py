@@ -134,20 +134,26 @@ def _measured(reader: Reader, module: Adapted, waiting: _Waiting) -> Measured:
 
 
 def _from_composed(measured: Measured, how: Composed, waiting: _Waiting) -> None:
-    if isinstance(how, Halves):
+    if isinstance(how, Halves) and not _is_short(measured.module, how):
         core = _core(how, abs(measured.module.scale))
         if core is None:
             measured.nonfinite = True
         else:
             waiting.add(measured, how, core)
         return
-    found = _at_once(how, abs(measured.module.scale))
+    found = _at_once(how, abs(measured.module.scale), short=isinstance(how, Halves))
     if found is None:
         measured.nonfinite = True
         return
     if found.spectrum.cut:
         measured.partial = "; ".join(filter(None, (measured.partial, BEGINNING)))
     settle(measured, found.spectrum, found.largest)
+
+
+def _is_short(module: Adapted, halves: Halves) -> bool:
+    """Whether the rank is above a width, so that what is r x r is larger than need be."""
+    shape = matrix_shape(module)
+    return shape is not None and min(shape) < halves.rank
 
 
 def _core(halves: Halves, scale: float) -> Core | None:
@@ -157,7 +163,7 @@ def _core(halves: Halves, scale: float) -> Core | None:
     return None if down is None or up is None else Core(down, up, scale, halves.exponent)
 
 
-def _at_once(how: Composed, scale: float) -> Dense | None:
+def _at_once(how: Composed, scale: float, *, short: bool = False) -> Dense | None:
     """Return the spectrum of what waits for no others; None where it is not finite."""
     if isinstance(how, Kronecker):
         left, right = _at_once(how.left, scale), _at_once(how.right, 1.0)
@@ -166,13 +172,16 @@ def _at_once(how: Composed, scale: float) -> Dense | None:
         return dense(how.rows, how.width, scale, how.exponent)
     if isinstance(how, Halves):
         core = _core(how, scale)
-        return None if core is None else Dense(_spectrum(how, core), core.bound)
+        return None if core is None else Dense(_spectrum(how, core, short=short), core.bound)
     return None
 
 
-def _spectrum(halves: Halves, core: Core) -> Spectrum:
-    spectrum, reliable = solve([core])[0]
-    return spectrum if reliable else precise(halves.down, halves.up, core)
+def _spectrum(halves: Halves, core: Core, *, short: bool) -> Spectrum:
+    if not short:
+        spectrum, reliable = solve([core])[0]
+        if reliable:
+            return spectrum
+    return precise(halves.down, halves.up, core)
 
 
 def shortened(spectrum: Spectrum) -> Spectrum:

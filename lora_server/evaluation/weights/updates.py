@@ -13,7 +13,7 @@ import numpy as np
 from lora_server.evaluation.weights.adapted import Adapted, contents
 from lora_server.evaluation.weights.building import composed
 from lora_server.evaluation.weights.composing import Composed, Halves, Kronecker, Rows
-from lora_server.evaluation.weights.grams import Pieces, exponent_of
+from lora_server.evaluation.weights.grams import Pieces, exponent_of, shifted
 from lora_server.evaluation.weights.matrices import LEADING, MAX_EXACT_WIDTH, leading_basis
 from lora_server.evaluation.weights.reading import PIECE_ELEMENTS, Reader
 from lora_server.evaluation.weights.update import Matrix, Update
@@ -60,7 +60,7 @@ def _scaled(pair: _Pair, scale: float) -> Matrix:
         quick = pair.up * np.float32(scale)
         if _is_finite(quick):
             return quick
-    return np.ldexp(pair.up.astype(np.float64) * scale, pair.exponent).astype(np.float32)
+    return shifted(pair.up.astype(np.float64) * scale, pair.exponent).astype(np.float32)
 
 
 def _is_finite(half: Matrix) -> bool:
@@ -102,7 +102,7 @@ def _of_rows(how: Rows) -> _Pair | None:
     exact = how.width <= MAX_EXACT_WIDTH
     identity = np.eye(how.width if exact else 0, dtype=np.float32)
     vectors = identity if exact else leading_basis(how.rows, power, how.width)
-    images = [(np.ldexp(piece, -power) @ vectors).astype(np.float32) for piece in how.rows()]
+    images = [(shifted(piece, -power) @ vectors).astype(np.float32) for piece in how.rows()]
     image = np.concatenate(images)
     up, down = (vectors, image) if how.transposed else (image, vectors)
     return _Pair(up, down, power + how.exponent)
