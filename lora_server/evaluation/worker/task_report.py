@@ -28,8 +28,8 @@ LIMITS = (
         "only the other tiers tell."
     ),
     (
-        "No base model is configured: whether its modules land in the base, and how strong they are "
-        "beside the base's own weights, is not known."
+        "No base model is configured: whether its modules land in the base, and how strong they "
+        "are beside the base's own weights, is not known."
     ),
 )
 
