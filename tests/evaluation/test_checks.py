@@ -19,7 +19,9 @@ def path_of(number: int) -> str:
     return f"lora_unet_input_blocks_{number}_1_proj_in"
 
 
-def healthy(count: int = 10, alpha: float | None = 4.0, dtype: str = "F16") -> dict[str, tuple[str, Array]]:
+def healthy(
+    count: int = 10, alpha: float | None = 4.0, dtype: str = "F16"
+) -> dict[str, tuple[str, Array]]:
     """Return the tensors of an ordinary LoRA: full spectra, alphas, one dtype."""
     rng = np.random.default_rng(0)
     tensors: dict[str, tuple[str, Array]] = {}
@@ -111,7 +113,9 @@ def test_some_zeros_are_information() -> None:
     assert "10%" in finding.summary
 
 
-@pytest.mark.parametrize(("alpha", "says"), [(0.0, "not above 0"), (-4.0, "not above 0"), (800.0, "scale over 10")])
+@pytest.mark.parametrize(
+    ("alpha", "says"), [(0.0, "not above 0"), (-4.0, "not above 0"), (800.0, "scale over 10")]
+)
 def test_an_odd_alpha_is_a_warning(alpha: float, says: str) -> None:
     """W03: 0, negative, or a scale above 10."""
     finding = findings(changed("alpha", np.array(alpha), "F32"))["W03"]
@@ -137,7 +141,12 @@ def test_an_alpha_without_weights_is_a_warning() -> None:
 
 def test_loha_halves_of_different_shapes_fail() -> None:
     """W03: the door looks at each product alone; together they make nothing."""
-    shapes = {"hada_w1_a": (30, 4), "hada_w1_b": (4, 40), "hada_w2_a": (30, 4), "hada_w2_b": (4, 41)}
+    shapes = {
+        "hada_w1_a": (30, 4),
+        "hada_w1_b": (4, 40),
+        "hada_w2_a": (30, 4),
+        "hada_w2_b": (4, 41),
+    }
     odd = {f"lora_unet_out_2.{name}": ("F16", np.ones(shape)) for name, shape in shapes.items()}
 
     finding = findings({**healthy(), **odd})["W03"]
@@ -184,7 +193,13 @@ def test_a_declaration_that_does_not_fit_is_a_warning(metadata: dict[str, str], 
 def test_declarations_that_fit_are_no_warning() -> None:
     """W06, also of convolutions, which have a rank of their own."""
     rng = np.random.default_rng(1)
-    conv = lora("lora_unet_out_2", rng.standard_normal((2, 4, 3, 3)), rng.standard_normal((6, 2, 1, 1)), 1.0, "F16")
+    conv = lora(
+        "lora_unet_out_2",
+        rng.standard_normal((2, 4, 3, 3)),
+        rng.standard_normal((6, 2, 1, 1)),
+        1.0,
+        "F16",
+    )
     metadata = {
         "ss_network_dim": "8",
         "ss_network_alpha": "4.0",
@@ -198,7 +213,9 @@ def test_declarations_that_fit_are_no_warning() -> None:
 
 def test_one_module_above_all_others_is_a_warning() -> None:
     """W07."""
-    finding = findings(changed("lora_up.weight", np.random.default_rng(2).standard_normal((30, RANK))))["W07"]
+    finding = findings(
+        changed("lora_up.weight", np.random.default_rng(2).standard_normal((30, RANK)))
+    )["W07"]
 
     assert (finding.result, finding.modules) == (Result.WARN, (path_of(3),))
 

@@ -11,6 +11,7 @@ from lora_server.evaluation.weights.declarations import declaration_checks
 from lora_server.evaluation.weights.features import features
 from lora_server.evaluation.weights.measuring import loose_nonfinite, measure
 from lora_server.evaluation.weights.reading import Reader
+from lora_server.evaluation.weights.sketches import Sketcher
 from lora_server.evaluation.weights.summing import summed
 from lora_server.judge.reading import read_at, whole_table
 
@@ -43,7 +44,10 @@ def evaluate(fd: int, extension: str, progress: Progress) -> WeightsResult:
     found = contents(table, partial(read_at, fd))
     reader = Reader(fd, table)
     found = replace(found, nonfinite=loose_nonfinite(reader, found))
-    measured = measure(reader, found, lambda share, what: progress(0.05 + 0.9 * share, what))
+    sketcher = Sketcher()
+    measured = measure(
+        reader, found, sketcher, lambda share, what: progress(0.05 + 0.9 * share, what)
+    )
     progress(0.95, "summing up")
     summary = summed(measured)
     findings = (
@@ -53,7 +57,7 @@ def evaluate(fd: int, extension: str, progress: Progress) -> WeightsResult:
     result = WeightsResult(
         measure=summary,
         findings=tuple(sorted(findings, key=lambda finding: finding.id)),
-        sketch=b"",
+        sketch=sketcher.finish(summary.frobenius),
         features=features(summary),
     )
     progress(1.0, "done")

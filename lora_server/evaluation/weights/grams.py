@@ -27,22 +27,34 @@ class Gram(NamedTuple):
     matrix: Square
     reach: float  # the largest norm of a row of X, scaled like the matrix's root
     exponent: int
+    careful: bool = False  # float32 did not hold its squares
 
 
-def gram(pieces: Pieces) -> Gram | None:
-    """Return the Gram matrix of a half; None where it holds NaN or Inf."""
+# Is shown each piece of a half in float32, with the number of its first row.
+Watch = Callable[[int, npt.NDArray[np.float32]], None]
+
+
+def gram(pieces: Pieces, watch: Watch | None = None) -> Gram | None:
+    """Return the Gram matrix of a half; None where it holds NaN or Inf.
+
+    What `watch` is shown is the whole half only where the outcome was not `careful`.
+    """
     with np.errstate(all="ignore"):
-        quick = _quick(pieces)
+        quick = _quick(pieces, watch)
         return _careful(pieces) if quick is None else quick
 
 
-def _quick(pieces: Pieces) -> Gram | None:
+def _quick(pieces: Pieces, watch: Watch | None) -> Gram | None:
     """Return the Gram matrix by way of float32; None where that might not be right."""
     total: Square | None = None
     reach = 0.0
+    begin = 0
     for piece in pieces():
         if piece.dtype != np.float32:
             return None
+        if watch is not None:
+            watch(begin, piece.astype(np.float32, copy=False))
+            begin += piece.shape[0]
         product = (piece.T @ piece).astype(np.float64)
         total = product if total is None else total + product
         reach = max(reach, _reach(piece))
@@ -77,7 +89,7 @@ def _careful(pieces: Pieces) -> Gram | None:
         total = product if total is None else total + product
         reach = max(reach, _reach(piece))
     matrix = np.zeros((0, 0)) if total is None else total
-    return Gram(matrix, float(np.sqrt(reach)), exponent)
+    return Gram(matrix, float(np.sqrt(reach)), exponent, careful=True)
 
 
 def exponent_of(pieces: Pieces) -> int | None:

@@ -11,15 +11,13 @@ from lora_server.evaluation.weights.building import composed
 from lora_server.evaluation.weights.composing import (
     Composed,
     Halves,
-    Kronecker,
-    Rows,
     Unmeasured,
     matrix_shape,
 )
-from lora_server.evaluation.weights.grams import gram
-from lora_server.evaluation.weights.matrices import Dense, dense, kronecker
 from lora_server.evaluation.weights.quantities import Quantities, quantities
 from lora_server.evaluation.weights.reading import Reader
+from lora_server.evaluation.weights.sketches import Projection, Sketcher
+from lora_server.evaluation.weights.solving import at_once, core_of
 from lora_server.evaluation.weights.spectra import (
     BATCH_ENTRIES,
     MAX_RANK,
@@ -28,7 +26,9 @@ from lora_server.evaluation.weights.spectra import (
     batch_size,
     precise,
     solve,
+    unit,
 )
+from lora_server.evaluation.weights.updates import update_of
 
 Progress = Callable[[float, str], None]
 
@@ -85,22 +85,6 @@ class _Waiting:
             )
 
 
-def measure(reader: Reader, contents: Contents, progress: Progress) -> list[Measured]:
-    """Return the numbers of every module, in file order.
-
-    Raises FileRefused where the file ends early, or is too scattered to be read.
-    """
-    waiting = _Waiting()
-    total = len(contents.modules)
-    done = []
-    for number, module in enumerate(contents.modules):
-        if number % 64 == 0:
-            progress(number / total, f"module {number + 1} of {total}")
-        done.append(_measured(reader, module, waiting))
-    waiting.finish()
-    return done
-
-
 def settle(measured: Measured, spectrum: Spectrum, bound: float) -> None:
     """Enter a spectrum and what follows from it."""
     shape = matrix_shape(measured.module)
@@ -118,76 +102,80 @@ def settle(measured: Measured, spectrum: Spectrum, bound: float) -> None:
     measured.zero = numbers.spectral == 0
 
 
-def _measured(reader: Reader, module: Adapted, waiting: _Waiting) -> Measured:
+def shortened(spectrum: Spectrum) -> Spectrum:
+    """Return the part of a spectrum that is kept, free of the array it was taken from."""
+    values = spectrum.values[:MAX_RANK].copy()
+    return replace(spectrum, values=values, cut=spectrum.cut or values.size < spectrum.values.size)
+
+
+def measure(
+    reader: Reader, contents: Contents, sketcher: Sketcher, progress: Progress
+) -> list[Measured]:
+    """Return the numbers of every module, in file order, and sketch each in the same pass.
+
+    Raises FileRefused where the file ends early, or is too scattered to be read.
+    """
+    waiting = _Waiting()
+    total = len(contents.modules)
+    done = []
+    for number, module in enumerate(contents.modules):
+        if number % 64 == 0:
+            progress(number / total, f"module {number + 1} of {total}")
+        done.append(_measured(reader, module, waiting, sketcher))
+    waiting.finish()
+    return done
+
+
+def _measured(reader: Reader, module: Adapted, waiting: _Waiting, sketcher: Sketcher) -> Measured:
     measured = Measured(module, partial=DORA if module.is_dora else "")
     how = composed(reader, module)
-    measured.nonfinite = not math.isfinite(module.scale) or not _rest_finite(reader, module, how)
+    measured.nonfinite = not (_finite_scale(module) and _rest_finite(reader, module, how))
     if isinstance(how, Unmeasured):
         measured.partial = how.reason
         measured.broken = how.broken
         measured.zero = how.zero_is_nothing and _all_zero(reader, module)
     elif not measured.nonfinite:
-        _from_composed(measured, how, waiting)
+        sketched = _from_composed(measured, how, waiting, sketcher)
+        if not sketched and not measured.nonfinite:
+            update = update_of(reader, module)
+            if update is not None:
+                sketcher.add(update)
     if measured.nonfinite:
         measured.partial = measured.partial or NONFINITE
     return measured
 
 
-def _from_composed(measured: Measured, how: Composed, waiting: _Waiting) -> None:
-    if isinstance(how, Halves) and not _is_short(measured.module, how):
-        core = _core(how, abs(measured.module.scale))
+def _from_composed(
+    measured: Measured, how: Composed, waiting: _Waiting, sketcher: Sketcher
+) -> bool:
+    """Measure a module, or have it wait for others; return whether it was sketched."""
+    module = measured.module
+    shape = matrix_shape(module)
+    short = isinstance(how, Halves) and shape is not None and min(shape) < how.rank
+    if isinstance(how, Halves) and shape is not None and not short:
+        projection = Projection(module.path, shape)
+        core = core_of(how, abs(module.scale), projection.add_up, projection.add_down)
         if core is None:
             measured.nonfinite = True
-        else:
-            waiting.add(measured, how, core)
-        return
-    found = _at_once(how, abs(measured.module.scale), short=isinstance(how, Halves))
+            return False
+        waiting.add(measured, how, core)
+        careful = core.up.careful or core.down.careful
+        if not careful:
+            sketcher.join(projection, unit(module.scale, how.exponent))
+        return not careful
+    found = at_once(how, abs(module.scale), short=short)
     if found is None:
         measured.nonfinite = True
-        return
+        return False
     if found.spectrum.cut:
         measured.partial = "; ".join(filter(None, (measured.partial, BEGINNING)))
     settle(measured, found.spectrum, found.largest)
+    return False
 
 
-def _is_short(module: Adapted, halves: Halves) -> bool:
-    """Whether the rank is above a width, so that what is r x r is larger than need be."""
-    shape = matrix_shape(module)
-    return shape is not None and min(shape) < halves.rank
-
-
-def _core(halves: Halves, scale: float) -> Core | None:
-    """Return both Gram matrices; None where a half is not finite."""
-    down = gram(halves.down)
-    up = None if down is None else gram(halves.up)
-    return None if down is None or up is None else Core(down, up, scale, halves.exponent)
-
-
-def _at_once(how: Composed, scale: float, *, short: bool = False) -> Dense | None:
-    """Return the spectrum of what waits for no others; None where it is not finite."""
-    if isinstance(how, Kronecker):
-        left, right = _at_once(how.left, scale), _at_once(how.right, 1.0)
-        return None if left is None or right is None else kronecker(left, right)
-    if isinstance(how, Rows):
-        return dense(how.rows, how.width, scale, how.exponent)
-    if isinstance(how, Halves):
-        core = _core(how, scale)
-        return None if core is None else Dense(_spectrum(how, core, short=short), core.bound)
-    return None
-
-
-def _spectrum(halves: Halves, core: Core, *, short: bool) -> Spectrum:
-    if not short:
-        spectrum, reliable = solve([core])[0]
-        if reliable:
-            return spectrum
-    return precise(halves.down, halves.up, core)
-
-
-def shortened(spectrum: Spectrum) -> Spectrum:
-    """Return the part of a spectrum that is kept, free of the array it was taken from."""
-    values = spectrum.values[:MAX_RANK].copy()
-    return replace(spectrum, values=values, cut=spectrum.cut or values.size < spectrum.values.size)
+def _finite_scale(module: Adapted) -> bool:
+    """Whether the scale and a stored alpha, used or not, are finite."""
+    return math.isfinite(module.scale) and math.isfinite(module.alpha or 0.0)
 
 
 def loose_nonfinite(reader: Reader, contents: Contents) -> tuple[str, ...]:
