@@ -118,8 +118,9 @@ def measured(modules: Iterable[ModuleMeasure], *, cut: int = 0) -> WeightsMeasur
 
 def mean_spectrum(spectra: list[tuple[float, ...]]) -> tuple[float, ...]:
     """Return the mean of spectra, each over its first."""
-    count = len(spectra)
-    return tuple(sum(s[k] / s[0] for s in spectra) / count for k in range(RANK)) if count else ()
+    count, length = len(spectra), max(map(len, spectra), default=0)
+    padded = [(*s, *[0.0] * (length - len(s))) for s in spectra]
+    return tuple(sum(s[k] / s[0] for s in padded) / count for k in range(length))
 
 
 def heat_map(modules: Iterable[ModuleMeasure]) -> HeatMap:

@@ -6,6 +6,7 @@ are made up but consistent, and the same every time.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from lora_server.evaluation.report import (
     EVALUATOR,
@@ -222,6 +223,7 @@ def unmeasured() -> Report:
     )
 
 
+@cache
 def huge(count: int = 5000) -> Report:
     """Return a file with as many modules as a report lists, and many of everything else."""
     report = healthy()
