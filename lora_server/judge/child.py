@@ -4,6 +4,7 @@ Run as `python -m lora_server.judge.child` with a socket for its standard input.
 path, and no handler for what it does not expect: any such thing ends it, which is a refusal.
 """
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ def main(jobs: Mapping[str, Job] = JOBS) -> None:
     """Serve until the other side closes the socket."""
     with socket.socket(fileno=0) as pool:
         confine()
+        gc.freeze()  # what is loaded by now lives on, and no collection need look at it again
         pool.sendall(wire.frame(wire.READY))
         while serve_one(pool, jobs):
             pass
