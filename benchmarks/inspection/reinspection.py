@@ -15,7 +15,7 @@ from lora_server.door import Door
 from lora_server.filesystem import facts_of
 from lora_server.judge import JudgePool
 from lora_server.layout import Layout
-from lora_server.records import Location, Override, Place, Source, StoredLora, Verdict
+from lora_server.records import Judgement, Location, Override, Place, Source, StoredLora, Verdict
 from lora_server.reinspect import reinspect
 from tests.adapters import adapter_tensors
 from tests.server import make_config
@@ -23,6 +23,7 @@ from tests.server import make_config
 FILES = 2_000
 PASSES = 3
 INODES = 20  # distinct files behind them, so that alphas do not take gigabytes
+ACCEPTED = Judgement(Verdict.ACCEPTED, summary={}, inspection=None)
 
 
 async def reinspection_rows() -> list[Row]:
@@ -87,6 +88,6 @@ def _stored(path: Path, name: str) -> StoredLora:
     return StoredLora(
         id=0, location=Location(Place.MODELS, "styles", name), home_name=name, filename=name,
         facts=facts, sha256=digest, uploaded_sha256=digest, uploaded_size=facts.size,
-        uploaded_by=None, source=Source.FOUND, uploaded_at=0, judgement=None, tensors_sha256=None,
+        uploaded_by=None, source=Source.FOUND, uploaded_at=0, judgement=ACCEPTED, tensors_sha256=None,
         override=Override(), deleted_at=None, deleted_by=None,
     )  # fmt: skip

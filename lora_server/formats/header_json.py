@@ -46,9 +46,16 @@ _encode = msgspec.json.Encoder().encode
 
 def read_header(encoded: bytes, *, max_objects: int, max_strings: int) -> Header:
     """Return the header that `encoded` holds; raises FileRefused as `parse_object` does."""
-    few = encoded.count(b"{") <= max_objects and encoded.count(b'"') <= 2 * max_strings
-    header = canonical_header(encoded) if few else None
-    return header or strict_header(encoded, max_objects=max_objects, max_strings=max_strings)
+    header = canonical_header(encoded)
+    if header is None or not _fits(header, max_objects, max_strings):
+        return strict_header(encoded, max_objects=max_objects, max_strings=max_strings)
+    return header
+
+
+def _fits(header: Header, max_objects: int, max_strings: int) -> bool:
+    """Tell whether the text surely has no more objects and strings than it may."""
+    entries, texts = len(header.entries), len(header.metadata)
+    return entries + 2 <= max_objects and 5 * entries + 2 * texts + 1 <= max_strings
 
 
 def canonical_header(encoded: bytes) -> Header | None:

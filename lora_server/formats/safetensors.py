@@ -7,11 +7,9 @@ list no tensor, and files that another program would take for something else. No
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from itertools import pairwise
 from math import prod
-from operator import itemgetter
 from typing import NamedTuple
 
 from lora_server.errors import FileRefused
@@ -62,6 +60,7 @@ def read_table(header: bytes, *, max_tensors: int = MAX_TENSORS) -> TensorTable:
     # An entry has four strings; as many again, and more, are left for metadata.
     found = read_header(header, max_objects=max_tensors + 2, max_strings=10 * max_tensors)
     _refuse_metadata(found.metadata)
+    _refuse_names(found.entries, "a tensor name")
     if not found.entries:
         raise FileRefused("lora_empty", "the header lists no tensors")
     if len(found.entries) > max_tensors:
@@ -70,15 +69,13 @@ def read_table(header: bytes, *, max_tensors: int = MAX_TENSORS) -> TensorTable:
         )
         raise FileRefused("lora_too_many_tensors", message)
     data_begin = LENGTH_BYTES + len(header)
-    spans = [_span(name, entry, data_begin) for name, entry in found.entries.items()]
-    spans.sort(key=_BEGIN_AND_END)
-    _refuse_gaps(spans)
+    tensors, data_bytes = _tiled(found.entries, data_begin)
     return TensorTable(
         container=Container.SAFETENSORS,
-        tensors=tuple(tensor for _, _, tensor in spans),
+        tensors=tensors,
         metadata=found.metadata,
         data_begin=data_begin,
-        expected_size=data_begin + spans[-1][1],
+        expected_size=data_begin + data_bytes,
     )
 
 
@@ -93,26 +90,37 @@ def refuse_wrong_size(table: TensorTable, file_size: int) -> None:
         raise FileRefused("lora_trailing_bytes", message)
 
 
-_Span = tuple[int, int, Tensor]  # begin and end within the data section
-_BEGIN_AND_END = itemgetter(0, 1)
+def _tiled(entries: Mapping[str, Entry], data_begin: int) -> tuple[tuple[Tensor, ...], int]:
+    """Return the tensors in file order, each where the one before ends, and their bytes in all."""
+    tensors: list[Tensor] = []
+    at = 0
+    for name, entry in sorted(entries.items(), key=_offsets):
+        dtype, shape, (begin, end) = entry.dtype, entry.shape, entry.data_offsets
+        if dtype not in DTYPE_BITS or len(shape) > MAX_RANK:
+            raise _unsupported(name, entry)
+        extent = _extent(DTYPE_BITS[dtype], shape)
+        if end - begin != extent.nbytes:
+            raise corrupt(name, f"takes {extent.nbytes} bytes but its offsets span {end - begin}")
+        if extent.overflows:
+            raise corrupt(name, "has dimensions that overflow")
+        if begin != at:
+            flaw = "leaves a hole" if begin > at else "overlaps another tensor"
+            raise corrupt(name, f"{flaw}: it begins at {begin}, the one before ends at {at}")
+        tensors.append(Tensor(name, dtype, shape, extent.stride, data_begin + begin))
+        at = end
+    return tuple(tensors), at
 
 
-def _span(name: str, entry: Entry, data_begin: int) -> _Span:
-    _refuse_name(name, "a tensor name")
-    dtype, shape, (begin, end) = entry.dtype, entry.shape, entry.data_offsets
-    if dtype not in DTYPE_BITS:
-        message = f"tensor {excerpt(name)} has the dtype {excerpt(dtype)}, which is not supported"
-        raise FileRefused("lora_unsupported_dtype", message)
-    if begin > end:
-        raise corrupt(name, "has data_offsets that are not [begin, end]")
-    if len(shape) > MAX_RANK:
-        raise corrupt(name, f"has {len(shape)} dimensions; at most {MAX_RANK} are allowed")
-    extent = _extent(shape, DTYPE_BITS[dtype])
-    if end - begin != extent.nbytes:
-        raise corrupt(name, f"takes {extent.nbytes} bytes but its offsets span {end - begin}")
-    if extent.overflows:
-        raise corrupt(name, "has dimensions that overflow")
-    return begin, end, Tensor(name, dtype, shape, extent.stride, data_begin + begin)
+def _offsets(item: tuple[str, Entry]) -> tuple[int, int]:
+    return item[1].data_offsets
+
+
+def _unsupported(name: str, entry: Entry) -> FileRefused:
+    if len(entry.shape) > MAX_RANK:
+        return corrupt(name, f"has {len(entry.shape)} dimensions; at most {MAX_RANK} are allowed")
+    dtype = excerpt(entry.dtype)
+    message = f"tensor {excerpt(name)} has the dtype {dtype}, which is not supported"
+    return FileRefused("lora_unsupported_dtype", message)
 
 
 class _Extent(NamedTuple):
@@ -121,9 +129,9 @@ class _Extent(NamedTuple):
     overflows: bool  # a zero hides a product that is too large
 
 
+# Keys are short, so that no file fills the memory; the hundreds of tensors of one share a few.
 @lru_cache(maxsize=1024)
-def _extent(shape: tuple[int, ...], bits: int) -> _Extent:
-    """Return what follows from a shape; the hundreds of tensors of a file share a few."""
+def _extent(bits: int, shape: tuple[int, ...]) -> _Extent:
     nbytes = prod(shape) * bits // 8
     overflows = not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BITS
     strides: list[int] = []
@@ -134,30 +142,28 @@ def _extent(shape: tuple[int, ...], bits: int) -> _Extent:
     return _Extent(nbytes, tuple(reversed(strides)), overflows)
 
 
-def _refuse_gaps(spans: list[_Span]) -> None:
-    first_begin, _, first = spans[0]
-    if first_begin:
-        raise corrupt(first.name, f"is the first, but begins at {first_begin} and not at 0")
-    for (_, end, _), (begin, _, tensor) in pairwise(spans):
-        if begin != end:
-            flaw = "leaves a hole" if begin > end else "overlaps another tensor"
-            raise corrupt(
-                tensor.name, f"{flaw}: it begins at {begin}, the one before ends at {end}"
-            )
-
-
 def _refuse_metadata(metadata: Mapping[str, str]) -> None:
+    _refuse_names(metadata, f"a key of {METADATA}")
     for key, text in metadata.items():
-        _refuse_name(key, f"a key of {METADATA}")
         if has_surrogate(text):
             message = f"{METADATA} has no valid string for {excerpt(key)}"
             raise FileRefused("lora_corrupt", message)
 
 
-def _refuse_name(name: str, what: str) -> None:
-    # The names of nearly all tensors are plain, and this says so in one go.
-    if 0 < len(name) <= MAX_NAME_BYTES and name.isascii() and name.isprintable():
+def _refuse_names(names: Collection[str], what: str) -> None:
+    # In nearly all files all names are plain, which is seen in one go.
+    together = "".join(names)
+    if together.isascii() and together.isprintable() and _fit(names):
         return
+    for name in names:
+        _refuse_name(name, what)
+
+
+def _fit(names: Collection[str]) -> bool:
+    return not names or (min(map(len, names)) > 0 and max(map(len, names)) <= MAX_NAME_BYTES)
+
+
+def _refuse_name(name: str, what: str) -> None:
     if not name or has_surrogate(name) or _CONTROL.search(name):
         message = f"{what} is empty, or has a control or surrogate character: {excerpt(name)}"
         raise FileRefused("lora_corrupt", message)
