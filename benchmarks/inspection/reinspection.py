@@ -88,6 +88,7 @@ def _stored(path: Path, name: str) -> StoredLora:
     return StoredLora(
         id=0, location=Location(Place.MODELS, "styles", name), home_name=name, filename=name,
         facts=facts, sha256=digest, uploaded_sha256=digest, uploaded_size=facts.size,
-        uploaded_by=None, source=Source.FOUND, uploaded_at=0, judgement=ACCEPTED, tensors_sha256=None,
+        uploaded_by=None, source=Source.FOUND, uploaded_at=0, judgement=ACCEPTED,
+        tensors_sha256=None,
         override=Override(), deleted_at=None, deleted_by=None,
     )  # fmt: skip
