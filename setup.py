@@ -17,6 +17,7 @@ setup(
         "cryptography>=44",
         "isal>=1.7",
         "limits>=5.5",
+        "msgspec>=0.20",
         "multidict>=6.1",
         "multipart>=2.0.1",
         "numpy>=1.26",
