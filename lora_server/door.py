@@ -68,7 +68,9 @@ class Door:
         Where these very bytes were accepted before, the official library is not asked again.
         """
         try:
-            return await self._judge("rejudge" if accepted_before else "judge", fd, extension)
+            if accepted_before:
+                return await self._judge("rejudge", fd, extension)
+            return await self.judge(fd, extension)
         except FileRefused as refused:
             return refusal(refused)
 
