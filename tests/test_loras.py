@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
 from lora_server.records import Judgement, Verdict
 from tests.calls import BIN, FILES, JSON, LORA, call, deleted, lora_bytes, raw_call, stored
@@ -604,6 +605,26 @@ async def test_no_digest_of_a_file_changed_by_hand(server: Server) -> None:
     answer = await call(server, "GET", INK)
 
     assert (answer.status, answer.body) == (200, b"changed")
+    assert "Repr-Digest" not in answer.headers
+
+
+async def test_no_digest_of_a_file_swapped_at_the_last_moment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file put in the place of the one that was looked at is not sent in its name."""
+    await stored(server)
+    path = server.models / "styles" / "ink.safetensors"
+    prepare = web.FileResponse.prepare
+
+    async def swap_and_prepare(self: web.FileResponse, request: web.BaseRequest) -> Any:
+        path.unlink()
+        path.write_bytes(b"other")
+        return await prepare(self, request)
+
+    monkeypatch.setattr(web.FileResponse, "prepare", swap_and_prepare)
+    answer = await call(server, "GET", INK)
+
+    assert (answer.status, answer.body) == (404, b"")
     assert "Repr-Digest" not in answer.headers
 
 

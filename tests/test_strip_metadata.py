@@ -130,6 +130,21 @@ async def test_torch_files_cannot_be_stripped(server: Server) -> None:
     assert reader.status == 403
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_was_not_judged_is_not_stripped(server: Server, method: str) -> None:
+    """A file that was put in the place of a known one by hand is not there until it is known."""
+    await _sent(server, PRIVATE)
+    path = server.models / PATH
+    known = path.with_name("known")
+    before = await call(server, method, f"{FILES}/{PATH}", headers=READER)
+    path.rename(known)
+    path.write_bytes(lora_bytes(1))
+    after = await call(server, method, f"{FILES}/{PATH}", headers=READER)
+    known.replace(path)
+
+    assert (before.status, after.status) == (200, 404)
+
+
 async def test_no_log_line_holds_metadata(daemon: Daemon) -> None:
     """Upload, refusal, list, detail and downloads tell the log nothing of the trainer's words."""
     answers = await _visited(daemon)
