@@ -93,11 +93,15 @@ class StorageFull(LoraServerError):
 
 
 class StorageUnusable(LoraServerError):
-    """The disk failed; what was begun is undone, and the operator must look."""
+    """The disk failed; what was begun is undone, and the operator must look.
 
-    def __init__(self, why: str) -> None:
+    `sync_failed` tells that it took bytes and could not keep them.
+    """
+
+    def __init__(self, why: str, *, sync_failed: bool = False) -> None:
         super().__init__("The storage failed and nothing was changed; the operator's log says why.")
         self.why = why
+        self.sync_failed = sync_failed
 
 
 class CatalogUnusable(LoraServerError):
