@@ -135,6 +135,7 @@ def test_what_the_operator_must_know_is_not_for_clients() -> None:
     """Why the disk or the database failed, and why a token did not verify, stays in the log."""
     assert "fire" not in str(told(errors.StorageUnusable("/dev/sda1 is on fire")))
     assert "fire" not in str(told(errors.CatalogUnusable("/var/lib is on fire")))
+    assert "fire" not in str(told(errors.StorageFull("/var/lib is on fire")))
     assert "kid" not in str(told(errors.Unauthenticated("unknown kid", token_sent=True)))
 
 
