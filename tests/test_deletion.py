@@ -20,6 +20,15 @@ from tests.calls import (
 )
 from tests.server import ADMIN, Server
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture
+def server(shared: Server) -> Server:
+    """Use one server for the whole module."""
+    return shared
+
+
 # --- move
 
 

@@ -5,12 +5,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 
 from tests.calls import FILES, LORA, STAMP, call, deleted, listing, lora_bytes, raw_call, stored
 from tests.server import Server
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture
+def server(shared: Server) -> Server:
+    """Use one server for the whole module."""
+    return shared
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def five(server: Server) -> Server:
     """Return a server with five LoRAs of two types."""
     for number, name in enumerate(("b", "Ink", "c", "a_ink")):
