@@ -43,6 +43,9 @@ ONE_OF_EACH: tuple[LoraServerError, ...] = (
     errors.LoraNotFound(),
     errors.NameTaken("styles/ink.safetensors"),
     errors.MovedMeanwhile("styles/ink.safetensors"),
+    errors.EvaluationNotFound(),
+    errors.EvaluationQueueFull(3),
+    errors.EvaluatorUnavailable("no worker answers"),
     errors.ShuttingDown(),
 )
 AS_PARAMS = [pytest.param(error, id=type(error).__name__) for error in ONE_OF_EACH]
