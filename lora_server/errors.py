@@ -10,7 +10,7 @@ keeps that table complete. Every message is one sentence that a caller can act o
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
     ├── EvaluationNotFound, EvaluationQueueFull,         evaluations
-    │   EvaluatorUnavailable
+    │   EvaluatorUnavailable, ReportInvalid
     └── ShuttingDown, StorageUnusable,                   the daemon itself
         CatalogUnusable, JudgeUnavailable
 """
@@ -205,6 +205,14 @@ class EvaluatorUnavailable(LoraServerError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"Nothing can be evaluated just now: {why}.")
+
+
+class ReportInvalid(LoraServerError):
+    """An evaluation report is not one: cut short, of another version, or not finite somewhere."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The evaluation report cannot be read ({why}); evaluate again.")
+        self.why = why
 
 
 class ShuttingDown(LoraServerError):

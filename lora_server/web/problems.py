@@ -38,6 +38,7 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
     errors.EvaluationQueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.EvaluatorUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ReportInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,  # it was written by this server
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
