@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -130,8 +131,8 @@ def _side_by_side(fd: int) -> None:
         shapes[shape] += 1
     totals = [0.0, 0.0]
     for shape, (up, down) in sorted(first.items()):
-        gram_s, fast = _timed(lambda up=up, down=down: _from_gram(up, down), 5)
-        full_s, slow = _timed(lambda up=up, down=down: _multiplied(up, down), 1)
+        gram_s, fast = _timed(partial(_from_gram, up, down), 5)
+        full_s, slow = _timed(partial(_multiplied, up, down), 1)
         exact = np.linalg.svd(_triangles(up, down), compute_uv=False)
         errors = [float(np.abs(found - exact).max() / exact[0]) for found in (fast, slow)]
         totals[0] += gram_s * shapes[shape]
@@ -145,7 +146,9 @@ def _side_by_side(fd: int) -> None:
 
 
 def _triangles(up: Array, down: Array) -> npt.NDArray[np.float64]:
-    left, right = (np.linalg.qr(half.astype(np.float64), mode="r") for half in (up, down.T))
+    left, right = (
+        np.asarray(np.linalg.qr(half.astype(np.float64), mode="r")) for half in (up, down.T)
+    )
     return np.asarray(left @ right.T, np.float64)
 
 
