@@ -24,6 +24,9 @@ types: $(VENV)/.test ## Check types, of the tests too
 bench-inspection: $(VENV)/.test ## Measure what judging a file costs
 	$(BIN)/python -m benchmarks.inspection
 
+bench-weights: $(VENV)/.test ## Measure what measuring a LoRA by its weights costs
+	$(BIN)/python -m benchmarks.evaluation_weights
+
 bench-neighbours: $(VENV)/.test ## Measure what it costs to find out who is like a LoRA
 	$(BIN)/python -m benchmarks.evaluation_neighbours
 
@@ -74,4 +77,4 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test lint types bench-inspection bench-neighbours fuzz lock clean
+.PHONY: help run test lint types bench-inspection bench-weights bench-neighbours fuzz lock clean
