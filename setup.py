@@ -20,6 +20,7 @@ setup(
         "multidict>=6.1",
         "multipart>=2.0.1",
         "numpy>=1.26",
+        "nvidia-ml-py>=13.580",
         "offapi>=0.1.4",
         "pathvalidate>=3.3",
         "prometheus-client>=0.26",

@@ -36,7 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lora_server.watching",
     ),
     ("lora_server.store", "lora_server.door"),
-    ("lora_server.library", "lora_server.reinspect"),
+    ("lora_server.library", "lora_server.reinspect", "lora_server.evaluation.worker.running"),
+    ("lora_server.evaluation.worker.__main__",),
     (
         "lora_server.ingest",
         "lora_server.preflight",
