@@ -40,22 +40,29 @@ class Lora:
     @property
     def base_model(self) -> str | None:
         """The base model: what was set by hand, else what was detected."""
-        return _maybe(part(self.raw, "overrides"), "base_model") or _maybe(
-            self.inspection, "base_model"
-        )
+        return _maybe(part(self.raw, "overrides"), "base_model") or self._said("base_model", "name")
 
     @property
     def adapter(self) -> str | None:
         """The adapter's family."""
-        return _maybe(self.inspection, "adapter")
+        return self._said("adapter", "family")
 
     @property
     def rank(self) -> str | None:
         """The rank, or the range of ranks."""
-        rank = part(self.inspection, "rank")
-        bounds = [rank.get(name) for name in ("min", "max")]
-        numbers = [f"{bound:g}" for bound in bounds if isinstance(bound, int | float)]
-        return "-".join(dict.fromkeys(numbers)) or None
+        return _range(part(self.inspection, "rank") or self._measured("rank"))
+
+    @property
+    def alpha(self) -> str | None:
+        """The alpha, or the range of alphas; only details tell."""
+        return _range(self._measured("alpha"))
+
+    def _said(self, name: str, within: str) -> str | None:
+        """Return a word of the short form, which details have within an object."""
+        return _maybe(self.inspection, name) or _maybe(part(self.inspection, name), within)
+
+    def _measured(self, name: str) -> Raw:
+        return part(part(self.inspection, "adapter"), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,12 @@ class Page:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise _missing("data")
         return cls(tuple(items), _count(raw, "count"))
+
+
+def _range(spread: Raw) -> str | None:
+    bounds = [spread.get(name) for name in ("min", "max")]
+    numbers = [f"{bound:g}" for bound in bounds if isinstance(bound, int | float)]
+    return "-".join(dict.fromkeys(numbers)) or None
 
 
 def part(raw: Raw, name: str) -> Raw:

@@ -4,7 +4,9 @@ The digest is declared with every upload, and the server checks it before it pub
 what makes an upload repeatable: the same principal, name, type and digest get the first result.
 """
 
+import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,30 +49,55 @@ class Uploaded:
     lora: Lora | None
 
 
-async def upload(
-    connection: Connection, file: LocalFile, terms: Terms, watcher: Watcher
-) -> Uploaded:
-    """Bring a file to the server, unless its bytes are there.
+class Uploader:
+    """Brings files to one server on the same terms, several at once if asked to."""
 
-    Raises:
-        Refused: the server would not take it, or did not.
-        LocalProblem: it cannot be read.
-        ClientError: as `Connection.ask`.
+    def __init__(self, connection: Connection, terms: Terms) -> None:
+        self._connection = connection
+        self._terms = terms
+        self._one_by_one: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by digest
 
-    """
-    watcher.begins(Step.ASK, None)
-    outlook = await library.preflight(connection, file, terms.entity_type)
-    refused = _refused(outlook)
-    if refused and refused.code != _PASSES_BY_ITSELF:
-        raise refused
-    sha256 = await file.sha256(watcher)
-    watcher.begins(Step.ASK, None)
-    if not terms.again and await library.has(connection, sha256):
-        twins = await library.find(connection, sha256) if terms.as_admin else ()
-        return Uploaded(Outcome.PRESENT, sha256, twins[0] if twins else None)
-    if refused:
-        raise refused
-    return await _sent(connection, file, sha256, terms, watcher)
+    async def upload(self, file: LocalFile, watcher: Watcher) -> Uploaded:
+        """Bring a file to the server, unless its bytes are there.
+
+        Raises:
+            Refused: the server would not take it, or did not.
+            LocalProblem: it cannot be read.
+            ClientError: as `Connection.ask`.
+
+        """
+        watcher.begins(Step.ASK, None)
+        refused = _refused(await library.preflight(self._connection, file, self._terms.entity_type))
+        if refused and refused.code != _PASSES_BY_ITSELF:
+            raise refused
+        sha256 = await file.sha256(watcher)
+        watcher.begins(Step.ASK, None)
+        async with self._one_by_one[sha256]:  # or twins would both be found missing
+            if not self._terms.again and await library.has(self._connection, sha256):
+                return Uploaded(Outcome.PRESENT, sha256, await self._twin(sha256))
+            if refused:
+                raise refused
+            return await self._sent(file, sha256, watcher)
+
+    async def _twin(self, sha256: str) -> Lora | None:
+        twins = await library.find(self._connection, sha256) if self._terms.as_admin else ()
+        return twins[0] if twins else None
+
+    async def _sent(self, file: LocalFile, sha256: str, watcher: Watcher) -> Uploaded:
+        path = ("admin", "lora", "upload") if self._terms.as_admin else ("lora", "upload")
+        url = self._connection.address.of(*path)
+        form = Form(file, sha256, self._terms)
+
+        async def once() -> Response:
+            watcher.begins(Step.SEND, file.size)
+            idle = Idle()
+            async with self._connection.sent(
+                "POST", url, headers=form.headers, data=form.body(watcher, idle), idle=idle
+            ) as (response, moved):
+                return await read(response, moved)
+
+        answer = await self._connection.patience.attempts(once, repeatable=True)
+        return Uploaded(Outcome.STORED, sha256, Lora.of(answer.data))
 
 
 def _refused(outlook: Outlook) -> Refused | None:
@@ -79,25 +106,6 @@ def _refused(outlook: Outlook) -> Refused | None:
     said = "; ".join(complaint(reason) for reason in outlook.reasons)
     code = str(outlook.reasons[0].get("type", ""))
     return Refused(said or "the server would not take it", status=_UNPROCESSABLE, code=code)
-
-
-async def _sent(
-    connection: Connection, file: LocalFile, sha256: str, terms: Terms, watcher: Watcher
-) -> Uploaded:
-    path = ("admin", "lora", "upload") if terms.as_admin else ("lora", "upload")
-    url = connection.address.of(*path)
-    form = Form(file, sha256, terms)
-
-    async def once() -> Response:
-        watcher.begins(Step.SEND, file.size)
-        idle = Idle()
-        async with connection.sent(
-            "POST", url, headers=form.headers, data=form.body(watcher, idle), idle=idle
-        ) as (response, moved):
-            return await read(response, moved)
-
-    answer = await connection.patience.attempts(once, repeatable=True)
-    return Uploaded(Outcome.STORED, sha256, Lora.of(answer.data))
 
 
 class Form:
