@@ -18,7 +18,7 @@ from lora_server.cli.reaching import (
     TokenFile,
     status_of,
 )
-from lora_server.cli.status import Status, complain
+from lora_server.cli.status import Status, complain, say
 from lora_server.cli.wording import plain
 from lora_server.client import library
 from lora_server.client.connection import Connection
@@ -46,13 +46,11 @@ def delete(  # noqa: PLR0913 - each is an option of the command
     async def one(connection: Connection, path: str) -> None:
         deleted = await library.delete(connection, path)
         if as_json:
-            typer.echo(json.dumps({"partial_path": path, **deleted.raw}))
+            say(json.dumps({"partial_path": path, **deleted.raw}))
         elif quiet:
-            typer.echo(plain(path))
+            say(plain(path))
         else:
-            typer.echo(
-                f"deleted  {plain(path)}  lora-server restore {plain(shlex.quote(path))} undoes it"
-            )
+            say(f"deleted  {plain(path)}  lora-server restore {plain(shlex.quote(path))} undoes it")
 
     _each(paths, Server(url, token_file, retry_for), one)
 
@@ -78,11 +76,9 @@ def restore(  # noqa: PLR0913 - each is an option of the command
         found = path if is_bin_path else (await library.latest_in_bin(connection, path)).bin_path
         lora = await library.restore(connection, found)
         if as_json:
-            typer.echo(json.dumps(lora.raw))
+            say(json.dumps(lora.raw))
         else:
-            typer.echo(
-                plain(lora.partial_path) if quiet else f"restored {plain(lora.partial_path)}"
-            )
+            say(plain(lora.partial_path) if quiet else f"restored {plain(lora.partial_path)}")
 
     _each(paths, Server(url, token_file, retry_for), one)
 

@@ -18,7 +18,7 @@ from lora_server.cli.reaching import (
     TokenFile,
     status_of,
 )
-from lora_server.cli.status import Status, fail
+from lora_server.cli.status import Status, fail, say
 from lora_server.cli.wording import plain
 from lora_server.client import library
 from lora_server.client.connection import Connection
@@ -55,10 +55,10 @@ def digest(  # noqa: PLR0913 - each is an option of the command
     for path, sha256 in digests:
         if as_json:
             facts = {"file": str(path), "sha256": sha256, "autov2": sha256[:10]}
-            typer.echo(json.dumps({**facts, "stored": there.get(sha256)}))
+            say(json.dumps({**facts, "stored": there.get(sha256)}))
         else:
             word = ("  stored" if there[sha256] else "  missing") if stored else ""
-            typer.echo(f"{sha256}  {plain(str(path))}{word}")
+            say(f"{sha256}  {plain(str(path))}{word}")
     if not all(there.values()):
         raise typer.Exit(Status.NOT_FOUND)
 

@@ -18,7 +18,7 @@ from lora_server.cli.reaching import (
     TokenFile,
     status_of,
 )
-from lora_server.cli.status import Status, complain, fail
+from lora_server.cli.status import Status, complain, fail, say
 from lora_server.cli.wording import plain, size
 from lora_server.client.connection import Connection
 from lora_server.client.downloads import Downloaded
@@ -81,9 +81,9 @@ def _local_name(name: str) -> str:
 def _say(path: str, done: Downloaded, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         facts = {"partial_path": path, "file": str(done.path), "sha256": done.sha256}
-        typer.echo(json.dumps({**facts, "file_size": done.size}))
+        say(json.dumps({**facts, "file_size": done.size}))
     elif quiet:
-        typer.echo(plain(str(done.path)))
+        say(plain(str(done.path)))
     else:
         how = "digest checked" if done.sha256 else "without its training metadata"
-        typer.echo(f"fetched  {plain(str(done.path))}  {size(done.size)}, {how}")
+        say(f"fetched  {plain(str(done.path))}  {size(done.size)}, {how}")

@@ -64,7 +64,7 @@ def following(files: int, *, quiet: bool = False) -> Iterator[Follower]:
         BarColumn(18),
         _Amount(Column(no_wrap=True, min_width=15, justify="right")),
         _Rate(Column(no_wrap=True, min_width=8, justify="right")),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
+        _Remaining(compact=True, table_column=Column(no_wrap=True, min_width=5)),
         console=console,
         transient=True,
         expand=True,
@@ -101,6 +101,13 @@ class _Amount(ProgressColumn):
         if task.total is None:
             return Text("")
         return Text(f"{size(int(task.completed))} of {size(int(task.total))}")
+
+
+class _Remaining(TimeRemainingColumn):
+    """The time that is left, where bytes are moving."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None or task.fields.get("counts") else super().render(task)
 
 
 class _Rate(ProgressColumn):

@@ -21,11 +21,13 @@ from lora_server.cli.reaching import (
     ServerUrl,
     TokenFile,
 )
+from lora_server.cli.status import remark, say
 from lora_server.cli.wording import age, duration, plain, size
 from lora_server.client import library
 from lora_server.client.answers import Binned, Lora, Page, Raw
 from lora_server.client.connection import Connection
 
+_NO_EDGE = 2000  # columns of what is no terminal: one line for each row
 _ENOUGH = 200  # rows that a person reads; programs get all
 
 Search = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="A part of the name.")]
@@ -68,7 +70,7 @@ def list_loras(  # noqa: PLR0913 - each is an option of the command
     }
     wanted = {name: value for name, value in query.items() if value is not None}
     server = Server(url, token_file, retry_for)
-    show = _Shown(_lora_table, lambda raw: Lora.of(raw).partial_path)
+    show = _Shown(_lora_table, lambda raw: Lora.of(raw).partial_path, "nothing that fits is stored")
     show.listing(server, library.LORAS, wanted, limit, as_json=as_json, quiet=quiet)
 
 
@@ -89,15 +91,20 @@ def list_bin(  # noqa: PLR0913 - each is an option of the command
     query = {"q": search, "entity_type": entity_type}
     wanted = {name: value for name, value in query.items() if value is not None}
     server = Server(url, token_file, retry_for)
-    show = _Shown(_bin_table, lambda raw: Binned.of(raw).bin_path)
+    show = _Shown(
+        _bin_table, lambda raw: Binned.of(raw).bin_path, "nothing that fits is in the bin"
+    )
     show.listing(server, library.BIN, wanted, limit, as_json=as_json, quiet=quiet)
 
 
 class _Shown:
     """A listing as a table, as paths alone, or as JSON."""
 
-    def __init__(self, table: Callable[[list[Raw]], Table], path: Callable[[Raw], str]) -> None:
+    def __init__(
+        self, table: Callable[[list[Raw]], Table], path: Callable[[Raw], str], empty: str
+    ) -> None:
         self._table = table
+        self._empty = empty
         self._path = path
 
     def listing(  # noqa: PLR0913 - what is asked, and how it is shown
@@ -120,25 +127,27 @@ class _Shown:
                 count = page.count
                 if quiet and not as_json:
                     for raw in page.items:
-                        typer.echo(plain(self._path(raw)))
+                        say(plain(self._path(raw)))
                 else:
                     items += page.items
             return Page(tuple(items), count)
 
         page = server.run(work)
         if as_json:
-            typer.echo(json.dumps({"data": page.items, "count": page.count}))
+            say(json.dumps({"data": page.items, "count": page.count}))
         elif not quiet:
             self._print(page)
 
     def _print(self, page: Page) -> None:
         if not page.items:
-            typer.echo("nothing", err=True)
+            remark(self._empty)
             return
-        Console(highlight=False).print(self._table(list(page.items)))
+        console = Console(highlight=False)
+        width = None if console.is_terminal else _NO_EDGE
+        console.print(self._table(list(page.items)), width=width)
         if len(page.items) < page.count:
             hint = f"{len(page.items)} of {page.count}; --limit {page.count} shows all"
-            typer.echo(hint, err=True)
+            remark(hint)
 
 
 def _headed(*titles: str) -> Table:
@@ -156,30 +165,30 @@ def _headed(*titles: str) -> Table:
 
 
 def _lora_table(items: list[Raw]) -> Table:
-    table = _headed("PATH", "BASE", "ADAPTER", "RANK", "SIZE", "VERDICT", "AGE")
+    table = _headed("BASE", "ADAPTER", "RANK", "SIZE", "VERDICT", "AGE", "PATH")
     for lora in map(Lora.of, items):
         word, style = verdict(lora)
         table.add_row(
-            _path(lora.partial_path),
             Text(plain(base_model(lora))),
             Text(plain(lora.adapter or UNKNOWN)),
             Text(lora.rank or UNKNOWN),
             Text(size(lora.file_size)),
             Text(plain(word), style),
             Text(age(lora.uploaded_at)),
+            _path(lora.partial_path),
         )
     return table
 
 
 def _bin_table(items: list[Raw]) -> Table:
-    table = _headed("PATH", "SIZE", "DELETED BY", "AGE", "LEFT")
+    table = _headed("SIZE", "DELETED BY", "AGE", "LEFT", "PATH")
     for binned in map(Binned.of, items):
         table.add_row(
-            _path(binned.partial_path),
             Text(size(binned.file_size)),
             Text(plain(binned.deleted_by or UNKNOWN)),
             Text(age(binned.deleted_at) if binned.deleted_at else UNKNOWN),
             Text(_left(binned)),
+            _path(binned.partial_path),
         )
     return table
 

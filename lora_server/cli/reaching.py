@@ -86,12 +86,14 @@ class Server:
             return asyncio.run(self._connected(work))
         except ClientError as error:
             fail(str(error), status_of(error))
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from here", Status.INTERRUPTED)
 
     async def _connected(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         address = Address.parsed(self.url)
         token = await asyncio.to_thread(_token, self.token_file)
         async with Connection.opened(
-            address, token, patience_s=self.retry_for, tell=_tell
+            address, token, patience_s=self.retry_for, tell=_Teller(self.retry_for)
         ) as connection:
             return await work(connection)
 
@@ -121,7 +123,14 @@ def _token(path: Path | None) -> str:
         ) from error
 
 
-def _tell(error: ClientError, wait_s: float) -> None:
-    complain(
-        f"{error}; trying again in {wait_s:.0f} s" if wait_s >= 1 else f"{error}; trying again"
-    )
+class _Teller:
+    """Says why there is a wait, once for each reason."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._told: set[str] = set()
+
+    def __call__(self, error: ClientError, _wait_s: float) -> None:
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            complain(f"{error}; trying again for up to {self._patience_s:g} s")

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +18,7 @@ from lora_server.cli.reaching import (
     ServerUrl,
     TokenFile,
 )
+from lora_server.cli.status import say
 from lora_server.cli.wording import age, plain, size
 from lora_server.client import library
 from lora_server.client.answers import Lora, Raw, part
@@ -42,7 +42,7 @@ def show(
         for number, path in enumerate(paths):
             lora = await library.show(connection, path)
             if as_json:
-                typer.echo(json.dumps(lora.raw))
+                say(json.dumps(lora.raw))
             else:
                 _print(lora, first=not number)
 

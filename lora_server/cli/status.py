@@ -1,7 +1,8 @@
 """How every command ends: its exit status, and one sentence on stderr when it fails."""
 
+import sys
 from enum import IntEnum
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -30,4 +31,19 @@ def fail(message: str, status: Status = Status.FAILURE) -> NoReturn:
 
 def complain(message: str) -> None:
     """Say on stderr what went wrong, and go on."""
-    typer.echo(f"lora-server: {plain(message)}", err=True)
+    _write(sys.stderr, f"lora-server: {plain(message)}")
+
+
+def say(line: str) -> None:
+    """Print a result; above the progress bars, where they are drawn on the same terminal."""
+    _write(sys.stdout, line)
+
+
+def remark(line: str) -> None:
+    """Say on stderr what is no result and no error."""
+    _write(sys.stderr, line)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")  # not typer's echo, which goes past what draws the bars
+    stream.flush()

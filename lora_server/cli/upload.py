@@ -22,7 +22,7 @@ from lora_server.cli.reaching import (
     TokenFile,
     status_of,
 )
-from lora_server.cli.status import Status, complain, fail
+from lora_server.cli.status import Status, complain, fail, remark, say
 from lora_server.cli.wording import plain
 from lora_server.client.connection import Connection
 from lora_server.client.errors import ClientError, LocalProblem, Refused
@@ -61,9 +61,7 @@ Show = Callable[[Result], None]
 
 
 def upload(  # noqa: PLR0913 - each is an option of the command
-    files: Annotated[
-        list[Path], typer.Argument(exists=True, metavar="FILE", help="What to send.")
-    ],
+    files: Annotated[list[Path], typer.Argument(exists=True, metavar="FILE", help="What to send.")],
     *,
     entity_type: Annotated[
         str, typer.Option("--entity-type", "-t", help="What they are of: styles, faces …")
@@ -74,7 +72,9 @@ def upload(  # noqa: PLR0913 - each is an option of the command
     versioning: Annotated[
         bool, typer.Option(help="Give a taken name a version, or refuse it.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Send also what is stored already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Send also what is stored already.")
+    ] = False,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="How many files at once.")] = 3,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -151,27 +151,27 @@ def _for_people(result: Result) -> None:
     lora = result.uploaded.lora if result.uploaded else None
     if result.uploaded and result.uploaded.outcome is Outcome.PRESENT:
         where = lora.partial_path if lora else str(result.path)
-        typer.echo(f"present  {plain(where)}  the same bytes are stored; --force sends them again")
+        say(f"present  {plain(where)}  the same bytes are stored; --force sends them again")
     elif lora is not None:
-        typer.echo(f"stored   {plain(lora.partial_path)}  {in_short(lora)}")
+        say(f"stored   {plain(lora.partial_path)}  {in_short(lora)}")
         for message in warnings(lora):
-            typer.echo(f"         note: {plain(message)}")
+            say(f"         note: {plain(message)}")
 
 
 def _names_alone(result: Result) -> None:
     if result.error is not None:
         complain(f"{result.path}: {result.error}")
     elif result.uploaded and result.uploaded.lora:
-        typer.echo(plain(result.uploaded.lora.partial_path))
+        say(plain(result.uploaded.lora.partial_path))
     else:
         complain(f"{result.path}: stored already; only an admin may know where")
 
 
 def _for_programs(result: Result) -> None:
-    typer.echo(json.dumps(result.as_json))
+    say(json.dumps(result.as_json))
 
 
 def _sum_up(results: list[Result]) -> None:
     outcomes = [result.uploaded.outcome if result.uploaded else "failed" for result in results]
     counts = (f"{outcomes.count(word)} {word}" for word in ("stored", "present", "failed"))
-    typer.echo(", ".join(count for count in counts if not count.startswith("0 ")), err=True)
+    remark(", ".join(count for count in counts if not count.startswith("0 ")))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -166,8 +167,8 @@ class Connection:
             return NoServer(f"{self.address} does not speak TLS: {_short(str(cause))}")
         if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
             return NoServer(f"{self.address}: there is no host of this name")
-        why = (cause.strerror or str(cause)).lower()
-        return Unreachable(f"{self.address} cannot be reached: {_short(why)}", sent=False)
+        why = os.strerror(cause.errno).lower() if cause.errno else "no address of it answers"
+        return Unreachable(f"{self.address} cannot be reached: {why}", sent=False)
 
     def _lost(self, error: Exception, *, timed_out: bool) -> ClientError:
         if isinstance(error.__cause__, ClientError):

@@ -51,7 +51,7 @@ def _spoken(status: int, said: str, code: str) -> ClientError:
         return Refused(said, status=status, code=code)
     if said == HTTPStatus.NOT_FOUND.phrase:  # of the path, not of a LoRA
         return NoServer("there is no such path on this server; check the path in the URL")
-    return NotFound(said)
+    return NotFound(f"{said} `lora-server list` shows what there is.")
 
 
 def _of_another_tongue(status: int) -> ClientError:
