@@ -133,4 +133,4 @@ class _Teller:
     def __call__(self, error: ClientError, _wait_s: float) -> None:
         if str(error) not in self._told:
             self._told.add(str(error))
-            complain(f"{error}; trying again for up to {self._patience_s:g} s")
+            complain(f"{error} (trying again for up to {self._patience_s:g} s)")

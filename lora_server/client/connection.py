@@ -93,7 +93,11 @@ class Connection:
             "Accept-Encoding": "identity",
         }
         async with aiohttp.ClientSession(
-            connector=connector, headers=headers, timeout=_TIMEOUT, auto_decompress=False
+            connector=connector,
+            headers=headers,
+            timeout=_TIMEOUT,
+            auto_decompress=False,
+            middlewares=(_once,),
         ) as session:
             yield cls(session, address, patience_s, tell)
 
@@ -168,7 +172,9 @@ class Connection:
         if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
             return NoServer(f"{self.address}: there is no host of this name")
         why = os.strerror(cause.errno).lower() if cause.errno else "no address of it answers"
-        return Unreachable(f"{self.address} cannot be reached: {why}", sent=False)
+        return Unreachable(
+            f"{self.address} cannot be reached ({why}); is the server running there?", sent=False
+        )
 
     def _lost(self, error: Exception, *, timed_out: bool) -> ClientError:
         if isinstance(error.__cause__, ClientError):
@@ -176,8 +182,22 @@ class Connection:
         if timed_out:
             return Unreachable(f"{self.address} went silent", sent=True)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(f"{self.address} cannot be reached: no answer", sent=False)
+            return Unreachable(
+                f"{self.address} cannot be reached (no answer); is the URL right?", sent=False
+            )
         return Unreachable(f"the connection to {self.address} broke off", sent=True)
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Have a broken connection end a request; aiohttp would send a DELETE a second time."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
 
 
 class Idle:
@@ -212,7 +232,7 @@ async def read(response: aiohttp.ClientResponse, idle: Idle) -> Response:
             raise NoServer("the server's answer is too large; check the URL")
     if response.status >= _ERRORS_FROM:
         if response.method == "HEAD" and response.status == HTTPStatus.NOT_FOUND:
-            raise NotFound("there is no such thing on this server")
+            raise NotFound("there is no such LoRA; `lora-server list` shows what there is")
         raise refusal(response.status, response.headers, bytes(body))
     return Response(response.status, response.headers, bytes(body))
 

@@ -25,6 +25,7 @@ from yarl import URL
 from lora_server.client.connection import Connection, Response, pieces, read
 from lora_server.client.errors import LocalProblem, NoServer, Unreachable
 from lora_server.client.library import split
+from lora_server.client.local_files import stoppable
 from lora_server.client.watcher import Step, Watcher
 
 _READ_BYTES = 1024 * 1024
@@ -161,7 +162,7 @@ class _Part:
     async def restart(self) -> None:
         """Forget what there is."""
         self.size, self._digest = 0, hashlib.sha256()
-        await asyncio.to_thread(self._truncate)
+        await stoppable(lambda _: self._truncate())
 
     async def resume(self, most: int, watcher: Watcher) -> None:
         """Take in what an earlier try left; more than the whole file is none of it."""
@@ -172,20 +173,16 @@ class _Part:
             await self.restart()
             return
         watcher.begins(Step.HASH, left)
-        stop = threading.Event()
-        try:
-            await asyncio.to_thread(self._take_in, watcher, stop)
-        finally:
-            stop.set()
+        await stoppable(lambda stop: self._take_in(watcher, stop))
 
     async def append(self, piece: bytes) -> None:
         """Write and hash the next bytes."""
-        await asyncio.to_thread(self._append, piece)
+        await stoppable(lambda _: self._append(piece))
         self.size += len(piece)
 
     async def publish(self, target: Path, *, force: bool) -> None:
         """Give the whole file its name; only with `force` over another one."""
-        await asyncio.to_thread(self._publish, target, force)
+        await stoppable(lambda _: self._publish(target, force=force))
 
     def _truncate(self) -> None:
         try:
@@ -213,7 +210,7 @@ class _Part:
             raise _unwritable(self._path, error) from error
         self._digest.update(piece)
 
-    def _publish(self, target: Path, force: bool) -> None:  # noqa: FBT001 - for to_thread
+    def _publish(self, target: Path, *, force: bool) -> None:
         try:
             os.fsync(self._file.fileno())
             if force:
@@ -234,10 +231,14 @@ async def _part_of(target: Path) -> AsyncIterator[_Part]:
     try:
         yield part
     finally:
-        empty = os.fstat(file.fileno()).st_size == 0
-        if empty and os.fstat(file.fileno()).st_nlink:
+        await stoppable(lambda _: _let_go(path, file))
+
+
+def _let_go(path: Path, file: BinaryIO) -> None:
+    with file:
+        facts = os.fstat(file.fileno())
+        if facts.st_nlink and not facts.st_size:
             path.unlink(missing_ok=True)
-        file.close()
 
 
 def _locked(path: Path) -> BinaryIO:

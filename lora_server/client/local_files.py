@@ -6,13 +6,16 @@ import io
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from lora_server.client.errors import LocalProblem
 from lora_server.client.watcher import Step, Watcher
 from lora_server.names import EXTENSIONS, SAFETENSORS
+
+T = TypeVar("T")
 
 PIECE_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # more than this, the server judges as it arrives
@@ -58,8 +61,7 @@ class LocalFile:
     async def sha256(self, watcher: Watcher) -> str:
         """Read the file from end to end and return its SHA-256 in lower-case hex."""
         watcher.begins(Step.HASH, self.size)
-        with _stopping() as stop:
-            return await asyncio.to_thread(self._hashed, watcher, stop)
+        return await stoppable(lambda stop: self._hashed(watcher, stop))
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield exactly `size` bytes.
@@ -78,7 +80,7 @@ class LocalFile:
 
     async def _at(self, offset: int, nbytes: int) -> bytes:
         try:
-            return await asyncio.to_thread(os.pread, self._fd, nbytes, offset)
+            return await stoppable(lambda _: os.pread(self._fd, nbytes, offset))
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
@@ -142,14 +144,18 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield Path(at, name)
 
 
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Have a thread end with the block, also where the block is cancelled."""
+async def stoppable(work: Callable[[threading.Event], T]) -> T:
+    """Work in a thread; who is cancelled asks it to stop, and waits until it has let go."""
     stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
-        yield stop
-    finally:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
         stop.set()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody is left to hear of it
+        raise
 
 
 def _opened(path: Path) -> int:
