@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 _PIECE = 64 * 1024
+HELD_AFTER = 12_000_000
 
 
 @dataclass
@@ -15,6 +16,8 @@ class Proxy:
     port_behind: int
     lose: dict[bytes, int] = field(default_factory=dict)  # start of a request line → how often
     keep: int = 0  # how many bytes of a lost answer come through
+    hold: bytes = b"-"  # start of a request line; its body stands still after HELD_AFTER bytes
+    gate: asyncio.Event = field(default_factory=asyncio.Event)  # until this is set
     heads: list[bytes] = field(default_factory=list)  # what was asked, head by head
     port: int = 0
 
@@ -29,7 +32,8 @@ class Proxy:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head)
             ahead.write(head)
-            sending = asyncio.create_task(_pumped(reader, ahead))
+            held = self.gate if head.startswith(self.hold) else None
+            sending = asyncio.create_task(_pumped(reader, ahead, held))
             await self._answer(head, behind, writer)
             sending.cancel()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -57,11 +61,17 @@ class Proxy:
         await writer.wait_closed()
 
 
-async def _pumped(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _pumped(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: asyncio.Event | None = None
+) -> None:
+    passed = 0
     with suppress(ConnectionError):
         while piece := await source.read(_PIECE):
             target.write(piece)
             await target.drain()
+            passed += len(piece)
+            if gate and passed > HELD_AFTER:
+                await gate.wait()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from lora_server.cli.status import Status, fail
 from lora_server.errors import ConfigInvalid
@@ -33,10 +33,9 @@ class Entry:
     def load(self) -> Any:
         """Import the command."""
         found = getattr(import_module(f"lora_server.cli.{self.module}"), self.attribute)
-        app = found if isinstance(found, typer.Typer) else self._alone(found)
-        command = get_command(app)
-        command.name = self.name
-        return command
+        if isinstance(found, typer.Typer):
+            return get_group(found)
+        return get_command(self._alone(found))
 
     def _alone(self, function: Callable[..., None]) -> typer.Typer:
         app = typer.Typer(add_completion=False)
@@ -115,7 +114,7 @@ ENTRIES = (
         "evaluation-worker",
         "evaluation_worker",
         "evaluation_worker",
-        "Run the process that evaluates, until SIGTERM or Ctrl-C.",
+        "Run the evaluation worker on `[evaluation] worker_socket` until SIGTERM or Ctrl-C.",
         _SERVER,
         "evaluation-worker --config /etc/lora-server/config.toml",
     ),

@@ -1,6 +1,7 @@
 """`lora-server list` and `lora-server bin`: what is stored, and what was deleted."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated
@@ -142,9 +143,8 @@ class _Shown:
         if not page.items:
             remark(self._empty)
             return
-        console = Console(highlight=False)
-        width = None if console.is_terminal else _NO_EDGE
-        console.print(self._table(list(page.items)), width=width)
+        width = None if sys.stdout.isatty() else _NO_EDGE
+        Console(highlight=False, width=width).print(self._table(list(page.items)))
         if len(page.items) < page.count:
             hint = f"{len(page.items)} of {page.count}; --limit {page.count} shows all"
             remark(hint)

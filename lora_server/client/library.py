@@ -99,11 +99,17 @@ async def latest_in_bin(connection: Connection, partial_path: str) -> Binned:
     entity_type, name = split(partial_path)
     stem = name.rpartition(".")[0] or name  # in the bin, the name may be a version of it
     query = {"entity_type": entity_type, "q": stem}
+    latest: Binned | None = None
     async for page in pages(connection, BIN, query, None):
         for item in map(Binned.of, page.items):
-            if item.partial_path == partial_path:
-                return item
-    raise NotFound(f"nothing from {partial_path} is in the bin")
+            if item.partial_path != partial_path:
+                continue
+            if latest and item.deleted_at != latest.deleted_at:
+                return latest
+            latest = item  # of one second, the later deletion has the later version of the name
+    if latest is None:
+        raise NotFound(f"nothing from {partial_path} is in the bin; `lora-server bin` shows it")
+    return latest
 
 
 def split(partial_path: str) -> tuple[str, str]:
