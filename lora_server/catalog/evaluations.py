@@ -128,6 +128,24 @@ class EvaluationCatalog:
         )
         return [_evaluation_of(row) for row in rows]
 
+    async def claim(self, tiers: Collection[str], now: int) -> Evaluation | None:
+        """Take the next one that waits; it is `starting` from here on."""
+        turn = (
+            select(evaluations.c.id)
+            .where(evaluations.c.status.in_(WAITING), evaluations.c.tier.in_(tiers))
+            .order_by(*_TURN)
+            .limit(1)
+        )
+        claimed = update(evaluations).where(evaluations.c.id == turn.scalar_subquery())
+        (rows,) = await self._database.write(
+            claimed.values(
+                status=EvaluationStatus.STARTING,
+                started_at=now,
+                attempts=evaluations.c.attempts + 1,
+            ).returning(evaluations)
+        )
+        return _evaluation_of(rows[0]) if rows else None
+
     async def set(self, evaluation_id: str, **changes: Any) -> Evaluation | None:
         """Note how far one is; None when it is not listed any more."""
         statement = update(evaluations).where(evaluations.c.id == evaluation_id)

@@ -1,7 +1,7 @@
 """What weights measured, by their content: the memory behind neighbours and cohorts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Column, LargeBinary, String, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -33,8 +33,8 @@ class MeasurementCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def next_unevaluated(self, evaluator: str, after_id: int) -> StoredLora | None:
-        """Return the next live, accepted file whose weights nobody has evaluated yet."""
+    async def next_unevaluated(self, evaluator: str) -> StoredLora | None:
+        """Return the newest live, accepted file whose weights nobody has evaluated yet."""
         tried = select(evaluations.c.id).where(
             evaluations.c.sha256 == loras.c.sha256,
             evaluations.c.tier == "weights",
@@ -43,12 +43,11 @@ class MeasurementCatalog:
         (rows,) = await self._database.read(
             select(*LISTED)
             .where(
-                loras.c.id > after_id,
                 loras.c.place == Place.MODELS,
                 loras.c.verdict == Verdict.ACCEPTED,
                 ~tried.exists(),
             )
-            .order_by(loras.c.id)
+            .order_by(loras.c.id.desc())
             .limit(1)
         )
         return record_of(rows[0]) if rows else None
@@ -82,6 +81,30 @@ class MeasurementCatalog:
             .limit(limit)
         )
         return [(row["sha256"], row["sketch"]) for row in rows]
+
+    async def sketches_of(self, contents: Collection[str]) -> Mapping[str, bytes]:
+        """Return the sketches of contents, as far as there are any."""
+        wanted = measurements.c.sha256.in_(set(contents))
+        (rows,) = await self._database.read(
+            select(measurements.c.sha256, measurements.c.sketch).where(wanted)
+        )
+        return {row["sha256"]: row["sketch"] for row in rows}
+
+    async def count(self, evaluator: str, *, besides: str) -> int:
+        """Return how many live contents were measured by these rules."""
+        live = select(loras.c.id).where(
+            loras.c.sha256 == measurements.c.sha256, loras.c.place == Place.MODELS
+        )
+        (rows,) = await self._database.read(
+            select(func.count().label("known"))
+            .select_from(measurements)
+            .where(
+                measurements.c.sha256 != besides,
+                measurements.c.evaluator == evaluator,
+                live.exists(),
+            )
+        )
+        return int(rows[0]["known"])
 
     async def cohort(
         self, evaluator: str, *, entity_type: str, base_model: str | None, besides: str, limit: int

@@ -1,7 +1,8 @@
 """What travels over a UNIX socket: frames of JSON, the first one with file descriptors.
 
 A task is one connection. The client sends a request; the worker answers with events while it
-works, pieces of the result's JSON text, and at the end either `done` or `failed`.
+works, pieces of a text that nobody on the way has to understand, and at the end either `done`
+with a few facts, or `failed`.
 """
 
 import asyncio
@@ -14,11 +15,11 @@ from typing import Any
 from lora_server.judge import wire
 
 MAX_FDS = 24
-MAX_RESULT_CHARS = 64 * 1024 * 1024
+MAX_TEXT_CHARS = 64 * 1024 * 1024
 
 EVENT = "event"  # a frame that tells how far the task is
-PIECE = "piece"  # a piece of the result's text
-DONE = "done"  # the result is whole
+PIECE = "piece"  # a piece of the text
+DONE = "done"  # the facts; the text is whole
 FAILED = "failed"  # [code, message]: there will be no result
 
 Message = dict[str, Any]
@@ -116,8 +117,8 @@ def _check(prefix: bytes, flags: int) -> None:
         raise wire.Malformed(f"more than {MAX_FDS} descriptors came")
 
 
-def pieces(text: str) -> Iterator[Message]:
-    """Yield the frames of a result, the closing one last."""
+def answer_frames(facts: Mapping[str, Any], text: str) -> Iterator[Message]:
+    """Yield the frames of what a task returns, the closing one last."""
     for begin in range(0, len(text), wire.PIECE_CHARS):
         yield {PIECE: text[begin : begin + wire.PIECE_CHARS]}
-    yield {DONE: True}
+    yield {DONE: facts}

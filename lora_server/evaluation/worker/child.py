@@ -4,17 +4,16 @@ It gets descriptors and never a path, reports how far it is, and answers with JS
 not expect ends it: the supervisor tells that apart from a failure which it can name itself.
 """
 
-import json
 import os
 import resource
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lora_server.errors import FileRefused
-from lora_server.evaluation.worker.channel import EVENT, FAILED, MAX_FDS, pieces
-from lora_server.evaluation.worker.tasks import TASKS, Task
+from lora_server.evaluation.worker.channel import EVENT, FAILED, MAX_FDS, answer_frames
+from lora_server.evaluation.worker.tasks import Task, find
 from lora_server.judge import wire
 from lora_server.judge.confinement import confine
 
@@ -38,21 +37,20 @@ class Progress:
             self._connection.sendall(wire.frame({EVENT: event}))
 
 
-def main(tasks: Mapping[str, Task] = TASKS) -> None:
+def main(find: Callable[[str], Task] = find) -> None:
     """Do the one task that comes."""
     with socket.socket(fileno=0) as connection:
         confine()
         request, fds = _received(connection)
         resource.setrlimit(resource.RLIMIT_AS, (_memory(fds), resource.RLIM_INFINITY))
         try:
-            task = tasks[request["task"]]
-            result = task(fds, Progress(connection), **request["arguments"])
+            task = find(request["task"])
+            facts, text = task(fds, Progress(connection), **request["arguments"])
         except FileRefused as refused:
             connection.sendall(wire.frame({FAILED: [refused.code, refused.reason]}))
             return
-        text = json.dumps(result, allow_nan=False, separators=(",", ":"))
-        for piece in pieces(text):
-            connection.sendall(wire.frame(piece))
+        for frame in answer_frames(facts, text):
+            connection.sendall(wire.frame(frame))
 
 
 def _memory(fds: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ import structlog
 
 from lora_server.evaluation.worker.channel import DONE, EVENT, FAILED, PIECE, Channel
 from lora_server.evaluation.worker.supervisor import HEARTBEAT_S, WATCH
+from lora_server.evaluation.worker.tasks import Answer
 from lora_server.judge import wire
 from lora_server.uninterrupted import meanwhile
 
@@ -64,8 +65,8 @@ class Worker:
         *,
         timeout_s: float,
         on_event: OnEvent,
-    ) -> str:
-        """Have a task done on open files, and return its result as JSON text.
+    ) -> Answer:
+        """Have a task done on open files.
 
         A cancellation ends the task. The caller keeps the descriptors open until this returns.
 
@@ -78,7 +79,7 @@ class Worker:
         try:
             async with asyncio.timeout(timeout_s + GRACE_S), self._connected() as channel:
                 await channel.send(request, fds)
-                return await _result(channel, on_event)
+                return await _answer(channel, on_event)
         except (OSError, wire.Malformed) as error:  # a TimeoutError is an OSError too
             raise WorkerAway(f"{self.path}: {error}") from error
 
@@ -117,7 +118,7 @@ class Worker:
             channel.close()
 
 
-async def _result(channel: Channel, on_event: OnEvent) -> str:
+async def _answer(channel: Channel, on_event: OnEvent) -> Answer:
     text = []
     while frame := await channel.receive():
         if PIECE in frame:
@@ -125,7 +126,7 @@ async def _result(channel: Channel, on_event: OnEvent) -> str:
         elif FAILED in frame:
             raise TaskFailed(*frame[FAILED])
         elif DONE in frame:
-            return "".join(text)
+            return Answer(frame[DONE], "".join(text))
         else:
             on_event(frame.get(EVENT, {}))
     raise WorkerAway("the worker closed the connection")

@@ -19,7 +19,7 @@ from lora_server.evaluation.worker.channel import (
     DONE,
     EVENT,
     FAILED,
-    MAX_RESULT_CHARS,
+    MAX_TEXT_CHARS,
     PIECE,
     Channel,
     Message,
@@ -130,7 +130,7 @@ async def _passed_on(
     child: TaskProcess, channel: Channel, request: Message, fds: list[int]
 ) -> Message:
     """Pass on what a child says; returns its last word, or what is to be said in its place."""
-    room = MAX_RESULT_CHARS
+    room = MAX_TEXT_CHARS
     try:
         await child.channel.send({"task": request["task"], "arguments": request["arguments"]}, fds)
         await channel.send({EVENT: {"status": "running"}})
