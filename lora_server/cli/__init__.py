@@ -27,7 +27,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
 @app.callback(
     epilog="Each command explains itself: lora-server upload --help\n\n"
     "Statuses: 0 done, 1 failed here, 2 misused, 3 token, 4 not found, 5 refused by the server, "
-    "6 no server, 78 settings, 130 Ctrl-C"
+    "6 no server, 7 evaluated and failed, 78 settings, 130 Ctrl-C"
 )
 def lora_server(
     *,

@@ -94,6 +94,14 @@ ENTRIES = (
     ),
     Entry("bin", "listing", "list_bin", "List what was deleted, latest first.", _CLIENT, "bin"),
     Entry(
+        "evaluate",
+        "evaluate",
+        "evaluate",
+        "Tell how good LoRAs are, and what to do about it.",
+        _CLIENT,
+        "evaluate styles/ink.safetensors --watch",
+    ),
+    Entry(
         "digest",
         "digest",
         "digest",

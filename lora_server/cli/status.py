@@ -19,6 +19,7 @@ class Status(IntEnum):
     NOT_FOUND = 4
     REFUSED = 5  # the server will not do it
     NETWORK = 6  # no server, or none that answers in time
+    VERDICT = 7  # the LoRA failed its evaluation
     CONFIG = 78
     INTERRUPTED = 130  # Ctrl-C
 

@@ -6,6 +6,7 @@
     answers       what the server says, as records
     library       one function for each thing that one can ask
     local_files   a file on this side: its digest, its header and its bytes, each read once
+    evaluations   asked for, followed, read
     uploads       a file goes up: asked first, hashed, looked for, sent
     downloads     a file comes down: resumed, checked, never over another one
 

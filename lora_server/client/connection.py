@@ -112,6 +112,7 @@ class Connection:
         *path: str,
         query: Mapping[str, str] | None = None,
         members: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
     ) -> Response:
         """Send a small request and read its answer; `members` go out as JSON.
@@ -122,10 +123,11 @@ class Connection:
         """
         url = self.address.of(*path).with_query(query)
         body = None if members is None else json.dumps(members).encode()
-        headers = {} if members is None else {"Content-Type": "application/json"}
+        kind = {} if members is None else {"Content-Type": "application/json"}
+        sent = {**kind, **(headers or {})}
 
         async def once() -> Response:
-            async with self.sent(method, url, headers=headers, data=body) as (response, moved):
+            async with self.sent(method, url, headers=sent, data=body) as (response, moved):
                 return await read(response, moved)
 
         return await self.patience.attempts(once, repeatable=repeatable)
