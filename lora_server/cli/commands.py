@@ -3,6 +3,7 @@
 A server's modules take a second to import, and a completion or a listing has no use for them.
 """
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -170,3 +171,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ConfigInvalid as error:
             fail(str(error), Status.CONFIG)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            fail("there is no space left for what this command writes")

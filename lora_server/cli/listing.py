@@ -21,6 +21,7 @@ from lora_server.cli.reaching import (
     Server,
     ServerUrl,
     TokenFile,
+    entity_types,
 )
 from lora_server.cli.status import remark, say
 from lora_server.cli.wording import age, duration, plain, size
@@ -32,7 +33,10 @@ _NO_EDGE = 2000  # columns of what is no terminal: one line for each row
 _ENOUGH = 200  # rows that a person reads; programs get all
 
 Search = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="A part of the name.")]
-EntityType = Annotated[str | None, typer.Option("--entity-type", "-t", help="Only this type.")]
+EntityType = Annotated[
+    str | None,
+    typer.Option("--entity-type", "-t", help="Only this type.", autocompletion=entity_types),
+]
 Limit = Annotated[
     int | None,
     typer.Option(min=1, help=f"How many at most; else {_ENOUGH} in a table, and all otherwise."),

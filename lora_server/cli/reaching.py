@@ -58,6 +58,8 @@ PartialPaths = Annotated[
     typer.Argument(metavar="PATH", help="As styles/ink.safetensors, which `list` shows."),
 ]
 
+_USUAL_TYPES = ("clothes", "identities", "product", "styles", "faces")  # a server may have others
+
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_RETRY_FOR = 60.0
 
@@ -96,6 +98,11 @@ class Server:
             address, token, patience_s=self.retry_for, tell=_Teller(self.retry_for)
         ) as connection:
             return await work(connection)
+
+
+def entity_types(incomplete: str) -> list[str]:
+    """Return what a shell may complete an entity type to."""
+    return [name for name in _USUAL_TYPES if name.startswith(incomplete)]
 
 
 def status_of(error: ClientError) -> Status:

@@ -46,5 +46,7 @@ def remark(line: str) -> None:
 
 
 def _write(stream: TextIO, line: str) -> None:
-    stream.write(f"{line}\n")  # not typer's echo, which goes past what draws the bars
+    encoding = stream.encoding or "utf-8"
+    printable = line.encode(encoding, "backslashreplace").decode(encoding)
+    stream.write(f"{printable}\n")  # not typer's echo, which goes past what draws the bars
     stream.flush()

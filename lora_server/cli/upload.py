@@ -20,6 +20,7 @@ from lora_server.cli.reaching import (
     Server,
     ServerUrl,
     TokenFile,
+    entity_types,
     status_of,
 )
 from lora_server.cli.status import Status, complain, fail, remark, say
@@ -64,7 +65,13 @@ def upload(  # noqa: PLR0913 - each is an option of the command
     files: Annotated[list[Path], typer.Argument(exists=True, metavar="FILE", help="What to send.")],
     *,
     entity_type: Annotated[
-        str, typer.Option("--entity-type", "-t", help="What they are of: styles, faces …")
+        str,
+        typer.Option(
+            "--entity-type",
+            "-t",
+            help="What they are of: styles, faces …",
+            autocompletion=entity_types,
+        ),
     ],
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Take the LoRAs in folders, too.")

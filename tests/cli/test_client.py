@@ -420,10 +420,10 @@ async def test_completion_scripts(run: Run) -> None:
     for shell in ("bash", "fish"):
         done = await asyncio.to_thread(run, "completion", shell)
         assert "_LORA_SERVER_COMPLETE" in done.stdout
-    words: dict[str, Any] = {"COMP_WORDS": "lora-server upload --ent", "COMP_CWORD": "2"}
+    words: dict[str, Any] = {"COMP_WORDS": "lora-server upload -t st", "COMP_CWORD": "3"}
     done = await asyncio.to_thread(run, _LORA_SERVER_COMPLETE="complete_bash", **words)
 
-    assert done.stdout.split() == ["--entity-type"]
+    assert done.stdout.split() == ["styles"]
 
 
 async def test_what_was_set_by_hand_is_shown(client: Client, shared: Server) -> None:
