@@ -103,7 +103,8 @@ def _detected(lora: Lora) -> Raw:
 def _evidence(lora: Lora) -> list[str]:
     found = _detected(lora).get("evidence")
     items = found if isinstance(found, list) else []
-    return [f"{item.get('source')}: {item.get('detail')}" for item in items if _is_object(item)]
+    lines = [f"{item.get('source')}: {item.get('detail')}" for item in items if _is_object(item)]
+    return list(dict.fromkeys(lines))  # one observation may speak for several bases
 
 
 def _adapter(lora: Lora) -> str:
@@ -114,7 +115,7 @@ def _adapter(lora: Lora) -> str:
         lora.adapter or UNKNOWN,
         f"rank {lora.rank}" if lora.rank else "",
         f"alpha {lora.alpha}" if lora.alpha else "",
-        f"{modules} modules" if modules else "",
+        f"{modules} module{'' if modules == 1 else 's'}" if modules else "",
     ]
     return ", ".join(text for text in parts if text)
 

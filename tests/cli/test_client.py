@@ -149,7 +149,7 @@ async def test_details_say_why(client: Client, shared: Server) -> None:
 
     lines = dict(line.split("  ", 1) for line in text.splitlines() if "  " in line)
     assert lines["base model"].strip().startswith("SD 1.x (")
-    assert lines["adapter"].strip() == "LoRA, rank 4, alpha 4, 1 modules"
+    assert lines["adapter"].strip() == "LoRA, rank 4, alpha 4, 1 module"
     assert lines["sha256"].strip() == sha256
     assert json.loads(as_json.stdout)["hashes"]["sha256"] == sha256
 
