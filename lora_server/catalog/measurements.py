@@ -106,6 +106,25 @@ class MeasurementCatalog:
         )
         return int(rows[0]["known"])
 
+    async def stack_mates(
+        self, *, entity_type: str, base_model: str, limit: int
+    ) -> Sequence[StoredLora]:
+        """Return the newest live, accepted file of each other type that has this base model."""
+        newest = (
+            select(func.max(loras.c.id))
+            .where(
+                loras.c.place == Place.MODELS,
+                loras.c.verdict == Verdict.ACCEPTED,
+                loras.c.entity_type != entity_type,
+                BASE_MODEL.is_not_distinct_from(base_model),
+            )
+            .group_by(loras.c.entity_type)
+        )
+        (rows,) = await self._database.read(
+            select(*LISTED).where(loras.c.id.in_(newest)).order_by(loras.c.id.desc()).limit(limit)
+        )
+        return [record_of(row) for row in rows]
+
     async def cohort(
         self, evaluator: str, *, entity_type: str, base_model: str | None, besides: str, limit: int
     ) -> Sequence[Mapping[str, float]]:

@@ -12,6 +12,7 @@ from lora_server.records import Evaluation, StoredLora
 
 MAX_SKETCHES = 20_000  # more would not be searched in a moment
 MAX_COHORT = 1_000  # the newest; more would not move a median
+MAX_MATES = 4  # LoRAs of other types, as many as are stacked on one another
 _BATCH = 500
 
 
@@ -33,13 +34,24 @@ class Surroundings:
             yield [digest for digest, _ in batch], b"".join(sketch for _, sketch in batch)
             last = batch[-1][0]
 
-    async def candidates(self, digests: Sequence[str]) -> Sequence[StoredLora]:
-        """Return one live file for each content, in order; those that are gone are left out."""
-        found = []
+    async def candidates(self, lora: StoredLora, digests: Sequence[str]) -> Sequence[StoredLora]:
+        """Return a live file for each content that is near, and what a LoRA is stacked with.
+
+        That is the newest of each other type on the same base: people load one of each, and two
+        that write to the same directions get in each other's way however little they are alike.
+        """
+        found: dict[int, StoredLora] = {}
         for digest in digests:
             same = await self._catalog.find_content(digest)
-            found += [lora for lora in same if lora.sha256 == digest][:1]
-        return found
+            found |= {one.id: one for one in same if one.sha256 == digest}
+        if base_model := _base_model(lora):
+            mates = await self._catalog.measurements.stack_mates(
+                entity_type=lora.location.entity_type, base_model=base_model, limit=MAX_MATES
+            )
+            found |= {mate.id: mate for mate in mates}
+        by_content = {one.sha256: one for one in reversed(found.values())}
+        by_content.pop(lora.sha256, None)
+        return list(by_content.values())[::-1]
 
     async def about(
         self, evaluation: Evaluation, lora: StoredLora, candidates: Sequence[StoredLora]

@@ -1,5 +1,6 @@
 """Each check: what makes it speak, how loudly, and which modules it names."""
 
+import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -307,7 +308,6 @@ def test_a_norm_beside_measured_modules_leaves_nothing_open() -> None:
 def test_a_pickle_is_for_a_person_to_look_at() -> None:
     """W12: the same numbers as from safetensors, and a review."""
     torch = pytest.importorskip("torch")
-    import io
 
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(values.astype(np.float32).T)).T

@@ -1,4 +1,4 @@
-"""The task `report`: what was measured, beside what is known of others, as a whole report."""
+"""The task `report`: what was measured, beside what is known of others, as JSON and as a page."""
 
 import base64
 import os
@@ -12,7 +12,8 @@ from lora_server.evaluation import schema
 from lora_server.evaluation.cohort import cohort, cohort_finding
 from lora_server.evaluation.comparison import Comparison
 from lora_server.evaluation.neighbours import Known, conflicts, duplicates_finding, neighbours
-from lora_server.evaluation.report import EVALUATOR, SCHEMA, Report, Stage, Subject, Tier
+from lora_server.evaluation.page import render
+from lora_server.evaluation.report import EVALUATOR, SCHEMA, Cohort, Report, Stage, Subject, Tier
 from lora_server.evaluation.verdict import headline, verdict_of
 from lora_server.evaluation.weights.comparing import compare
 from lora_server.evaluation.weights.opening import Compared
@@ -38,24 +39,20 @@ def run(fds: Sequence[int], progress: Progress, *, about: Mapping[str, Any]) -> 
     """Write the report of the measurement in the first file.
 
     The second file is the LoRA itself, the others are the candidates that `about` lists in this
-    order. The facts are verdict and headline; the text is the report.
+    order. The facts are the verdict and how many characters of the text are the report as JSON; the
+    rest of it is the page.
     """
-    text, *files = fds
-    known = measured.read(read_at(text, 0, os.fstat(text).st_size))
+    measure, *files = fds
+    known = measured.read(read_at(measure, 0, os.fstat(measure).st_size))
     began = time.monotonic()
     compared, skipped = _compared(known, files, about, progress)
-    seconds = time.monotonic() - began
+    stages = (*known.stages, Stage("comparison", round(time.monotonic() - began, 3)))
+    progress(1.0, "writing the report")
     subject = _known(about["lora"])
     twins = [(_known(twin), twin["kind"]) for twin in about["twins"]]
-    near = neighbours(subject, compared, twins)
-    fights = conflicts(subject, compared)
-    company = cohort(
-        known.features,
-        about["cohort"],
-        entity_type=about["lora"]["entity_type"],
-        base_model=about["lora"]["base_model"],
-    )
+    near, fights = neighbours(subject, compared, twins), conflicts(subject, compared)
     beside = duplicates_finding(near, fights, compared=about["searched"])
+    company = _company(known, about)
     findings = [*known.findings, cohort_finding(company), beside]
     findings.sort(key=lambda finding: finding.id)
     report = Report(
@@ -67,17 +64,32 @@ def run(fds: Sequence[int], progress: Progress, *, about: Mapping[str, Any]) -> 
         headline=headline(findings),
         created_at=about["created_at"],
         lora=Subject(**{**about["lora"], "trigger_words": tuple(about["lora"]["trigger_words"])}),
-        stages=(*known.stages, Stage("comparison", round(seconds, 3))),
+        stages=stages,
         findings=tuple(findings),
         weights=known.measure,
         nearest=near,
         conflicts=fights,
         cohort=company,
         limits=(*LIMITS, *skipped),
-        versions={name: version(name) for name in ("numpy", "safetensors")}
-        | {"python": python_version()},
+        versions=_versions(),
     )
-    return Answer({"verdict": report.verdict, "headline": report.headline}, schema.write(report))
+    text = schema.write(report)
+    return Answer({"verdict": report.verdict, "report_chars": len(text)}, text + render(report))
+
+
+def _company(known: Measured, about: Mapping[str, Any]) -> Cohort:
+    lora = about["lora"]
+    return cohort(
+        known.features,
+        about["cohort"],
+        entity_type=lora["entity_type"],
+        base_model=lora["base_model"],
+    )
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("numpy", "safetensors")}
+    return {"python": python_version(), **libraries}
 
 
 def _compared(
