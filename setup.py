@@ -36,6 +36,7 @@ setup(
         "typer>=0.16",
         "typing-extensions>=4.13",
         "watchfiles>=1.1",
+        "yarl>=1.20",
     ],
     extras_require={
         "test": [
