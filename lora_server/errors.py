@@ -10,7 +10,7 @@ keeps that table complete. Every message is one sentence that a caller can act o
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
     ├── EvaluationNotFound, EvaluationQueueFull,         evaluations
-    │   EvaluatorUnavailable
+    │   EvaluatorUnavailable, ReportInvalid
     └── ShuttingDown, StorageUnusable,                   the daemon itself
         CatalogUnusable, JudgeUnavailable
 """
@@ -88,18 +88,27 @@ class UnsupportedUpload(LoraServerError):
 
 
 class StorageFull(LoraServerError):
-    """The disk has no room for the file and the reserve."""
+    """A disk has no room: for the file and the reserve, or, with a `why`, for the catalogue."""
 
-    def __init__(self) -> None:
-        super().__init__("Not enough disk space for this file; delete or purge something first.")
+    def __init__(self, why: str | None = None) -> None:
+        super().__init__(
+            "The catalogue's disk is full and nothing was changed; the operator must make room."
+            if why
+            else "Not enough disk space for this file; delete or purge something first."
+        )
+        self.why = why
 
 
 class StorageUnusable(LoraServerError):
-    """The disk failed; what was begun is undone, and the operator must look."""
+    """The disk failed; what was begun is undone, and the operator must look.
 
-    def __init__(self, why: str) -> None:
+    `sync_failed` tells that it took bytes and could not keep them.
+    """
+
+    def __init__(self, why: str, *, sync_failed: bool = False) -> None:
         super().__init__("The storage failed and nothing was changed; the operator's log says why.")
         self.why = why
+        self.sync_failed = sync_failed
 
 
 class CatalogUnusable(LoraServerError):
@@ -196,6 +205,14 @@ class EvaluatorUnavailable(LoraServerError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"Nothing can be evaluated just now: {why}.")
+
+
+class ReportInvalid(LoraServerError):
+    """An evaluation report is not one: cut short, of another version, or not finite somewhere."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The evaluation report cannot be read ({why}); evaluate again.")
+        self.why = why
 
 
 class ShuttingDown(LoraServerError):

@@ -1,7 +1,7 @@
 """What weights measured, by their content: the memory behind neighbours and cohorts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Column, LargeBinary, String, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -81,6 +81,49 @@ class MeasurementCatalog:
             .limit(limit)
         )
         return [(row["sha256"], row["sketch"]) for row in rows]
+
+    async def sketches_of(self, contents: Collection[str]) -> Mapping[str, bytes]:
+        """Return the sketches of contents, as far as there are any."""
+        wanted = measurements.c.sha256.in_(set(contents))
+        (rows,) = await self._database.read(
+            select(measurements.c.sha256, measurements.c.sketch).where(wanted)
+        )
+        return {row["sha256"]: row["sketch"] for row in rows}
+
+    async def count(self, evaluator: str, *, besides: str) -> int:
+        """Return how many live contents were measured by these rules."""
+        live = select(loras.c.id).where(
+            loras.c.sha256 == measurements.c.sha256, loras.c.place == Place.MODELS
+        )
+        (rows,) = await self._database.read(
+            select(func.count().label("known"))
+            .select_from(measurements)
+            .where(
+                measurements.c.sha256 != besides,
+                measurements.c.evaluator == evaluator,
+                live.exists(),
+            )
+        )
+        return int(rows[0]["known"])
+
+    async def stack_mates(
+        self, *, entity_type: str, base_model: str, limit: int
+    ) -> Sequence[StoredLora]:
+        """Return the newest live, accepted file of each other type that has this base model."""
+        newest = (
+            select(func.max(loras.c.id))
+            .where(
+                loras.c.place == Place.MODELS,
+                loras.c.verdict == Verdict.ACCEPTED,
+                loras.c.entity_type != entity_type,
+                BASE_MODEL.is_not_distinct_from(base_model),
+            )
+            .group_by(loras.c.entity_type)
+        )
+        (rows,) = await self._database.read(
+            select(*LISTED).where(loras.c.id.in_(newest)).order_by(loras.c.id.desc()).limit(limit)
+        )
+        return [record_of(row) for row in rows]
 
     async def cohort(
         self, evaluator: str, *, entity_type: str, base_model: str | None, besides: str, limit: int

@@ -1,15 +1,18 @@
 """What is known around a LoRA: the sketches of all others, twins, candidates, the cohort."""
 
+import base64
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from lora_server import names
 from lora_server.evaluation.report import EVALUATOR
 from lora_server.library import Library
 from lora_server.records import Evaluation, StoredLora
 
 MAX_SKETCHES = 20_000  # more would not be searched in a moment
 MAX_COHORT = 1_000  # the newest; more would not move a median
+MAX_MATES = 4  # LoRAs of other types, as many as are stacked on one another
 _BATCH = 500
 
 
@@ -31,13 +34,24 @@ class Surroundings:
             yield [digest for digest, _ in batch], b"".join(sketch for _, sketch in batch)
             last = batch[-1][0]
 
-    async def candidates(self, digests: Sequence[str]) -> Sequence[StoredLora]:
-        """Return one live file for each content, in order; those that are gone are left out."""
-        found = []
+    async def candidates(self, lora: StoredLora, digests: Sequence[str]) -> Sequence[StoredLora]:
+        """Return a live file for each content that is near, and what a LoRA is stacked with.
+
+        That is the newest of each other type on the same base: people load one of each, and two
+        that write to the same directions get in each other's way however little they are alike.
+        """
+        found: dict[int, StoredLora] = {}
         for digest in digests:
             same = await self._catalog.find_content(digest)
-            found += [lora for lora in same if lora.sha256 == digest][:1]
-        return found
+            found |= {one.id: one for one in same if one.sha256 == digest}
+        if base_model := _base_model(lora):
+            mates = await self._catalog.measurements.stack_mates(
+                entity_type=lora.location.entity_type, base_model=base_model, limit=MAX_MATES
+            )
+            found |= {mate.id: mate for mate in mates}
+        by_content = {one.sha256: one for one in reversed(found.values())}
+        by_content.pop(lora.sha256, None)
+        return list(by_content.values())[::-1]
 
     async def about(
         self, evaluation: Evaluation, lora: StoredLora, candidates: Sequence[StoredLora]
@@ -51,7 +65,10 @@ class Surroundings:
             besides=lora.sha256,
             limit=MAX_COHORT,
         )
+        sketches = await self._catalog.measurements.sketches_of([c.sha256 for c in candidates])
         return {
+            "extension": names.extension(lora.location.name),
+            "searched": await self._catalog.measurements.count(EVALUATOR, besides=lora.sha256),
             "id": evaluation.id,
             "tier": evaluation.tier,
             "created_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -63,7 +80,14 @@ class Surroundings:
                 "trigger_words": _trigger_words(lora),
             },
             "twins": await self._twins(lora),
-            "candidates": [_named(candidate) for candidate in candidates],
+            "candidates": [
+                {
+                    **_named(candidate),
+                    "extension": names.extension(candidate.location.name),
+                    "sketch": base64.b64encode(sketches.get(candidate.sha256, b"")).decode(),
+                }
+                for candidate in candidates
+            ],
             "cohort": [dict(features) for features in cohort],
         }
 

@@ -26,7 +26,7 @@ from lora_server.filesystem import facts_of
 from lora_server.library import Library
 from lora_server.records import Evaluation, StoredLora
 
-CANDIDATES = 16  # files that are compared exactly, the nearest by their sketches
+CANDIDATES = 12  # the nearest by their sketches; with those stacked with it, 17 are compared
 
 
 class WeightsTier:
@@ -51,9 +51,9 @@ class WeightsTier:
             subject = await self._opened(files, evaluation)
             measured, near = await self._measured(ask, subject)
             report = await self._reported(ask, subject, measured, near)
-            page = await ask("page", [await self._in_memory(files, report.text)])
         tell({"stage": "keeping the report", "progress": 1.0})
-        texts = {REPORT: report.text, PAGE: page.text}
+        end = report.facts["report_chars"]
+        texts = {REPORT: report.text[:end], PAGE: report.text[end:]}
         await self._library.store.run(self._reports.write, evaluation.id, texts)
         await self._forget_outdated(evaluation)
         return str(report.facts["verdict"])
@@ -83,7 +83,7 @@ class WeightsTier:
         """Compare a file with those near to it, and have the report written."""
         compare_to = Plan.from_json(subject.evaluation.plan).compare_to
         wanted = dict.fromkeys([compare_to, *near] if compare_to else near)
-        candidates = await self._surroundings.candidates(list(wanted))
+        candidates = await self._surroundings.candidates(subject.lora, list(wanted))
         async with AsyncExitStack() as files:
             others = await self._all_opened(files, candidates)
             about = await self._surroundings.about(

@@ -38,11 +38,21 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
     errors.EvaluationQueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.EvaluatorUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ReportInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,  # it was written by this server
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+_SENTENCES: Mapping[int, str] = {
+    HTTPStatus.BAD_REQUEST: "This cannot be read as an HTTP request; mend what sends it.",
+    HTTPStatus.NOT_FOUND: "Nothing is at this path; /openapi.json lists all that there are.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path takes only the methods that the Allow header names.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this path takes; send less.",
+    HTTPStatus.EXPECTATION_FAILED: "Only 'Expect: 100-continue' can be met; send no other.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed; tell the operator, whose log says why.",
 }
 
 
@@ -55,7 +65,12 @@ def answer(error: LoraServerError) -> web.Response:
 def answer_http(error: web.HTTPException) -> web.Response:
     """Return the framework's own refusal in the same shape."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return respond(schemas.Problem(detail=HTTPStatus(error.status).phrase), error.status, headers)
+    return respond(schemas.Problem(detail=sentence(error.status)), error.status, headers)
+
+
+def sentence(status: int) -> str:
+    """Return what to do about a refusal of the framework's own; nothing of the request is in it."""
+    return _SENTENCES.get(status, HTTPStatus(status).phrase)
 
 
 def reasons(error: LoraServerError) -> list[schemas.ValidationError]:

@@ -8,7 +8,7 @@ at 0.999, so that the kind of neighbour hardly ever hangs on it.
 
 Subspaces are compared on SAMPLE modules, drawn in proportion to their energy at equal steps along
 the file, so that their plain mean is the mean weighted by energy. One module of this file and one
-of another are held at a time.
+of another are held at a time, and of each other file the latest that is cut into pieces.
 """
 
 import math

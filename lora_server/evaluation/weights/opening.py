@@ -33,7 +33,7 @@ class Compared:
 
 
 class Opened:
-    """The modules of a file, read when they are asked for, the latest of them kept."""
+    """The modules of a file, read when they are asked for; the latest is kept if it is fused."""
 
     def __init__(self, fd: int, extension: str) -> None:
         """Read the header; raises FileRefused or OSError."""
@@ -83,11 +83,13 @@ class Opened:
         return Update(key, whole.up[piece.begin : piece.end], whole.down)
 
     def _update(self, path: str) -> Update | None:
-        if self._latest[0] != path:
-            # The one before is let go first: two together are never needed.
-            self._latest = ("", None)
-            self._latest = (path, update_of(self._reader, self.modules[path]))
-        return self._latest[1]
+        if self._latest[0] == path:
+            return self._latest[1]
+        self._latest = ("", None)  # let go first: two together are never needed
+        update = update_of(self._reader, self.modules[path])
+        if len(self._cuts[path]) > 1:
+            self._latest = (path, update)
+        return update
 
 
 def _table(fd: int, extension: str) -> TensorTable:

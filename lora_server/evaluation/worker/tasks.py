@@ -10,7 +10,6 @@ Progress = Callable[[float, str], None]
 TASKS: Mapping[str, str] = {
     "measure": "lora_server.evaluation.worker.task_measure",
     "report": "lora_server.evaluation.worker.task_report",
-    "page": "lora_server.evaluation.worker.task_page",
 }
 
 
