@@ -45,7 +45,6 @@ _BYTES_PER_S = 250e6
 def cost_of(plan: Plan, file_size: int) -> Mapping[str, Any]:
     """Return what a plan is expected to take."""
     return {
-        "tier": plan.tier,
         "gpu": plan.tier is not Tier.WEIGHTS,
         "images": 0,
         "estimated_seconds": round(_START_S + file_size / _BYTES_PER_S, 1),

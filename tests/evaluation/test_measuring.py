@@ -127,6 +127,17 @@ def test_doubled_rows_do_not_count_twice() -> None:
     agrees(module, 2 * rounded("F32", up) @ rounded("F32", down))
 
 
+def test_rows_that_depend_on_others_do_not_count() -> None:
+    """Twelve rows that four span, to the precision of float32; the columns are independent."""
+    down, up = halves(12)
+    mixed = RNG(10).standard_normal((12, 4)) @ down[:4]
+
+    module = only(lora(UNET, mixed, up))
+
+    assert (module.rank, module.real_rank) == (12, 4)
+    agrees(module, up @ mixed)
+
+
 def test_rows_of_zeros_do_not_count() -> None:
     """A rank padded with zeros is no rank, whichever half has them."""
     down, up = halves(8)
@@ -332,6 +343,19 @@ def test_rslora_as_the_metadata_says() -> None:
 
     assert module.scale == 2.0
     agrees(module, 2 * up @ down)
+
+
+@pytest.mark.parametrize("begin", range(0, 2**16, 2**14))
+def test_every_half_precision_number(begin: int) -> None:
+    """All codes that are numbers, subnormal ones too, count as numpy has them."""
+    values = np.arange(begin, begin + 2**14, dtype=np.uint16).view(np.float16)
+    values = values[np.isfinite(values)][:, None]
+
+    module = only(lora(UNET, np.ones((1, 1)), values, dtype="F16"))
+
+    expected = np.linalg.norm(values.astype(np.float64))
+    assert module.frobenius == pytest.approx(expected, rel=1e-5)
+    assert module.max_entry_bound == pytest.approx(np.abs(values).max(), rel=1e-5)
 
 
 FLOAT8 = {
