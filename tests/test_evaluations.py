@@ -437,3 +437,61 @@ async def test_a_server_without_evaluations_says_so(shared: Server) -> None:
     assert "[evaluation] enabled" in health.json["tiers"]["weights"]["reason"]
     assert "[evaluation] enabled" in answer.json["detail"]
     assert (await call(shared, "GET", EVALUATION)).json == {"data": [], "count": 0}
+
+
+async def test_an_upload_is_evaluated_by_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By default the list shows the verdict shortly after, and nobody had to ask."""
+    config = make_config(tmp_path_factory.mktemp("data"), evaluation={"enabled": True})
+    async with running(config) as server:
+        await stored(server)
+
+        async def verdict() -> Any:
+            return (await call(server, "GET", LORA)).json["data"][0]["evaluation"]
+
+        async with asyncio.timeout(60):
+            while (found := await verdict()) is None:  # noqa: ASYNC110 - as a person would look
+                await asyncio.sleep(0.1)
+        (item,) = (await call(server, "GET", EVALUATION)).json["data"]
+
+    assert found == item["verdict"] == "pass"
+    assert item["requested_by"] is None
+
+
+async def test_what_takes_too_long_is_ended(evaluating: Server) -> None:
+    """`timeout_s` is a promise: the status says that the time was up."""
+    await stored(evaluating, seed=30)
+    answer = await evaluate(evaluating, timeout_s=0.05)
+
+    assert (answer["status"], answer["problem"]["code"]) == ("timed_out", "timed_out")
+
+
+async def test_a_full_queue_is_said_with_a_time_to_retry(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """One more than may wait is a 429; what waits can be cancelled."""
+    settings = SETTINGS | {"max_queue": 1}
+    async with running(make_config(tmp_path_factory.mktemp("d"), evaluation=settings)) as server:
+        for number in (1, 2):
+            await stored(server, f"{number}.safetensors", seed=number)
+        async with server.app[EVALUATIONS].evaluator._turn:  # noqa: SLF001 - nothing is begun
+            waiting = await asked(server, "styles/1.safetensors")
+            refused = await asked(server, "styles/2.safetensors")
+            health = (await call(server, "GET", f"{EVALUATION}health", headers={})).json
+        cancelled = await call(server, "DELETE", f"{EVALUATION}{waiting.json['id']}")
+
+    assert (waiting.status, refused.status) == (202, 429)
+    assert int(refused.headers["Retry-After"]) > 0
+    assert health["queue"]["depth"] == 1
+    assert cancelled.status == 200
+
+
+async def test_a_copy_of_another_type_has_its_own_report(evaluating: Server) -> None:
+    """A report is about a LoRA among its like, so its type and its base belong to the plan."""
+    await stored(evaluating, seed=31)
+    first = await evaluate(evaluating)
+    await stored(evaluating, entity_type="clothes", seed=31)
+    other = await evaluate(evaluating, "clothes/ink.safetensors")
+
+    assert other["id"] != first["id"]
+    assert other["report"]["lora"]["entity_type"] == "clothes"
+    assert other["report"]["nearest"][0]["kind"] == "same bytes"
