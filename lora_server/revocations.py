@@ -170,7 +170,7 @@ def _replace(path: Path, added: Entry, oldest: float) -> None:
 def _make(path: Path) -> None:
     """Make the file, empty, if there is none: it belongs to whom its folder belongs."""
     with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _give(descriptor, path.parent.stat())
             os.fchmod(descriptor, NEW_FILE_MODE)  # only now can anyone else read it
