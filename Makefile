@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 run: $(VENV)/.runtime ## Run the server on ./var, with a key and a token made for you
 	$(BIN)/lora-server serve --local var
@@ -23,6 +23,9 @@ types: $(VENV)/.test ## Check types, of the tests too
 
 bench-inspection: $(VENV)/.test ## Measure what judging a file costs
 	$(BIN)/python -m benchmarks.inspection
+
+bench-neighbours: $(VENV)/.test ## Measure what it costs to find out who is like a LoRA
+	$(BIN)/python -m benchmarks.evaluation_neighbours
 
 FUZZ_SECONDS ?= 120
 FUZZ_BOUNDS := -max_len=8192 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1
@@ -80,4 +83,5 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test lint types bench-inspection fuzz lock install uninstall test-systemd clean
+.PHONY: help run test lint types bench-inspection bench-neighbours fuzz lock install uninstall \
+  test-systemd clean

@@ -140,6 +140,18 @@ class IngestConfig(Section):
     max_header_size: ByteSize = ByteSize(16 * 1024 * 1024)
 
 
+class EvaluationConfig(Section):
+    """What is evaluated, by which worker, and how much may wait."""
+
+    enabled: bool = True
+    on_upload: Literal["weights", "off"] = "weights"
+    worker_socket: Path | None = None  # of a worker that runs by itself; else one is started
+    max_queue: int = Field(100, ge=1, le=10_000)
+    weights_workers: int = Field(2, ge=1, le=64)  # files whose weights are measured at once
+    weights_timeout: Seconds = 300
+    gpu_reserve: ByteSize = ByteSize(4 * 1024**3)  # left free for inference
+
+
 class LoggingConfig(Section):
     """What is logged, and in which form."""
 
@@ -171,6 +183,7 @@ class Config(BaseSettings):
     storage: StorageConfig = StorageConfig()
     auth: AuthConfig = AuthConfig()
     ingest: IngestConfig = IngestConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @classmethod

@@ -9,6 +9,8 @@ keeps that table complete. Every message is one sentence that a caller can act o
     │   MalformedUpload, UnsupportedUpload, TooManyUploads, StorageFull
     ├── FieldsInvalid, FileRefused                       what the bytes say
     ├── LoraNotFound, NameTaken, MovedMeanwhile          the store and the catalogue
+    ├── EvaluationNotFound, EvaluationQueueFull,         evaluations
+    │   EvaluatorUnavailable, ReportInvalid
     └── ShuttingDown, StorageUnusable,                   the daemon itself
         CatalogUnusable, JudgeUnavailable
 """
@@ -172,6 +174,36 @@ class MovedMeanwhile(LoraServerError):
     def __init__(self, partial_path: str) -> None:
         super().__init__(f"{partial_path} was moved or removed meanwhile; list again.")
         self.partial_path = partial_path
+
+
+class EvaluationNotFound(LoraServerError):
+    """No evaluation has this id, or it has no report."""
+
+    def __init__(self, what: str = "Evaluation") -> None:
+        super().__init__(f"{what} not found; list the evaluations to see which there are.")
+
+
+class EvaluationQueueFull(LoraServerError):
+    """As many evaluations wait as are allowed to."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} evaluations wait already, the most allowed; retry later.")
+        self.limit = limit
+
+
+class EvaluatorUnavailable(LoraServerError):
+    """There is no worker that could evaluate anything; `why` may be told to anybody."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Nothing can be evaluated just now: {why}.")
+
+
+class ReportInvalid(LoraServerError):
+    """An evaluation report is not one: cut short, of another version, or not finite somewhere."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The evaluation report cannot be read ({why}); evaluate again.")
+        self.why = why
 
 
 class ShuttingDown(LoraServerError):

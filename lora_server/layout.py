@@ -4,6 +4,7 @@
 {bin_dir}/{entity_type}/{stored name}       soft-deleted
 {staging_dir}/{random}.part                 uploads in flight, gone after a restart
 {state_dir}/catalog.sqlite3                 what is known of the files
+{state_dir}/evaluations/{id}/report.json    what evaluations found
 
 Each of the four folders is locked (flock) by the one daemon that owns it.
 """
@@ -52,6 +53,11 @@ class Layout:
     def catalog(self) -> Path:
         """Return the path of the catalogue's database."""
         return self.state / "catalog.sqlite3"
+
+    @property
+    def evaluations(self) -> Path:
+        """Return the folder of the evaluations' reports."""
+        return self.state / "evaluations"
 
     @property
     def roots(self) -> tuple[Path, ...]:

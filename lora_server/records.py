@@ -1,4 +1,4 @@
-"""The nouns that travel between modules: immutable, typed, without behaviour of their own."""
+"""The nouns that travel between modules: immutable, typed, with next to no behaviour."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,3 +107,53 @@ class StoredLora:
     override: Override
     deleted_at: int | None
     deleted_by: str | None
+
+
+class EvaluationStatus(StrEnum):
+    """How far an evaluation is; whether the LoRA is any good is its verdict."""
+
+    QUEUED = "queued"
+    WAITING_GPU = "waiting_gpu"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"  # by a restart; it is taken up again
+
+
+WAITING = frozenset({EvaluationStatus.QUEUED, EvaluationStatus.INTERRUPTED})
+AT_WORK = frozenset(
+    {EvaluationStatus.WAITING_GPU, EvaluationStatus.STARTING, EvaluationStatus.RUNNING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation that was asked for: what of, how, and how far it is."""
+
+    id: str  # ids sort by the time of asking
+    sha256: str  # the content that is evaluated, wherever it stands
+    partial_path: PartialPath  # where it stood when it was asked for
+    tier: str
+    plan: Mapping[str, Any]
+    plan_key: str  # digest of content, plan and evaluator: equal ones give equal reports
+    evaluator: str  # the version of the rules
+    requested_by: str | None  # None where the server asked, after an upload
+    status: EvaluationStatus
+    stage: str  # what is being done, in a word
+    progress: float  # 0 to 1
+    attempts: int  # how often it was begun
+    timeout_s: float
+    verdict: str | None
+    problem: str | None  # a stable code, where it came to no end
+    message: str | None  # the same in a sentence
+    created_at: int  # seconds since the epoch, UTC
+    started_at: int | None
+    finished_at: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing more will happen."""
+        return self.status not in WAITING | AT_WORK

@@ -48,9 +48,11 @@ add_users_and_folders() {
 add_settings() { # never overwrites
   mkdir -p "$SETTINGS/keys"
   if [ ! -e "$SETTINGS/config.toml" ]; then
-    # Stored files are for the group loras alone; revocations are kept with the catalogue.
+    # Stored files are for the group loras alone; key, revocations and worker are where the units
+    # have them.
     sed -e '/^file_mode /s/"0644"/"0640"/' -e '/^dir_mode /s/"0755"/"2750"/' \
-      -e '/^# revoked_file /s/^# //' -e '/^# key_file /s/^# //' config.toml >"$SETTINGS/config.toml"
+      -e '/^# \(key_file\|revoked_file\|worker_socket\) /s/^# //' \
+      config.toml >"$SETTINGS/config.toml"
     say "wrote $SETTINGS/config.toml"
   fi
   [ -e "$SETTINGS/jwt.key" ] || "$release/bin/lora-server" key new "$SETTINGS/jwt.key"

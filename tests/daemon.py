@@ -66,7 +66,9 @@ def settings_file(folder: Path, **sections: dict[str, Any]) -> Path:
     key = folder / "jwt.key"
     key.touch(mode=0o600)
     key.write_bytes(bytes(KEY.material) if isinstance(KEY.material, bytes) else b"")
-    tables = make_config(folder, **sections).model_dump(mode="json", include={"storage", "server"})
+    tables = make_config(folder, **sections).model_dump(
+        mode="json", include={"storage", "server", "evaluation"}, exclude_none=True
+    )
     tables["storage"] |= {"file_mode": "0644", "dir_mode": "0755"}
     tables["auth"] = {"key_file": str(key)}
     tables["logging"] = {"format": "json"}

@@ -52,6 +52,8 @@ def make_config(folder: Path, **sections: dict[str, Any]) -> Config:
     }
     sections["storage"] = storage | sections.get("storage", {})
     sections["server"] = {"port": 0} | sections.get("server", {})
+    # Who is about evaluations says so: a worker for each server would take most of the time.
+    sections["evaluation"] = {"enabled": False} | sections.get("evaluation", {})
     return Config(**sections)  # type: ignore[arg-type]
 
 

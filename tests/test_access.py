@@ -27,6 +27,13 @@ EXPECTED = {
     ("GET", f"{FILES}/{_ONE}"): "R",
     ("HEAD", f"{FILES}/{_ONE}"): "R",
     ("HEAD", f"{FILES}/sha256/{{hex}}"): "T",
+    ("POST", f"{API}/evaluation/"): "A",
+    ("GET", f"{API}/evaluation/health"): "-",
+    ("GET", f"{API}/evaluation/"): "A",
+    ("GET", f"{API}/evaluation/{{id}}"): "A",
+    ("DELETE", f"{API}/evaluation/{{id}}"): "A",
+    ("GET", f"{API}/evaluation/{{id}}/events"): "A",
+    ("GET", f"{API}/evaluation/{{id}}/report.html"): "A",
     ("GET", "/livez"): "-",
     ("GET", "/readyz"): "-",
     ("GET", "/healthz"): "-",
@@ -58,6 +65,7 @@ async def test_only_who_may_gets_past_the_door(server: Server, route: Route, cal
     headers, allowed = CALLERS[caller]
     path = route.path.replace("{entity_type}", "styles").replace("{filename}", "ink.safetensors")
     path = path.replace("{hex}", "0" * 64).replace("{name}", "start.js")
+    path = path.replace("{id}", "ev_" + "0" * 24)
     answer = await call(server, route.method, path, headers={**headers, **JSON})
 
     if EXPECTED[route.method, route.path] in allowed:

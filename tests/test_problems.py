@@ -43,6 +43,10 @@ ONE_OF_EACH: tuple[LoraServerError, ...] = (
     errors.LoraNotFound(),
     errors.NameTaken("styles/ink.safetensors"),
     errors.MovedMeanwhile("styles/ink.safetensors"),
+    errors.EvaluationNotFound(),
+    errors.EvaluationQueueFull(3),
+    errors.EvaluatorUnavailable("no worker answers"),
+    errors.ReportInvalid("schema 9"),
     errors.ShuttingDown(),
 )
 AS_PARAMS = [pytest.param(error, id=type(error).__name__) for error in ONE_OF_EACH]
@@ -217,8 +221,7 @@ async def test_other_methods_are_told_which_there_are(
         pytest.param("/livez/", id="trailing slash of a probe"),
         pytest.param(f"{FILES}/styles", id="only a type"),
         pytest.param(f"{FILES}/styles/a/b", id="too deep"),
-        pytest.param(f"{API}/evaluation/", id="evaluation, later"),
-        pytest.param(f"{API}/evaluation/health", id="evaluation's health, later"),
+        pytest.param(f"{API}/evaluation/x/y", id="nothing of an evaluation"),
         pytest.param("/evaluation", id="outside the base path"),
         pytest.param("/docs/../../etc/passwd", id="traversal"),
     ],

@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, delete, insert, literal_column, select, update
 
 from lora_server.catalog.database import Database
+from lora_server.catalog.evaluations import EvaluationCatalog
+from lora_server.catalog.measurements import MeasurementCatalog
 from lora_server.catalog.selection import (
     Page,
     Selection,
@@ -56,6 +58,8 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.evaluations = EvaluationCatalog(database)
+        self.measurements = MeasurementCatalog(database)
 
     @classmethod
     @asynccontextmanager

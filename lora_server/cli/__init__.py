@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_server.cli import configuration, key, token
+from lora_server.cli.evaluation_worker import evaluation_worker
 from lora_server.cli.reinspect import reinspect
 from lora_server.cli.serve import serve
 from lora_server.cli.status import Commands
@@ -19,6 +20,9 @@ app = typer.Typer(
 app.command(epilog="Example: lora-server serve --config /etc/lora-server/config.toml")(serve)
 app.command(epilog="Example: lora-server reinspect --config /etc/lora-server/config.toml")(
     reinspect
+)
+app.command(epilog="Example: lora-server evaluation-worker --config /etc/lora-server/config.toml")(
+    evaluation_worker
 )
 app.add_typer(token.app, name="token")
 app.add_typer(key.app, name="key")

@@ -1,6 +1,7 @@
 """Records become the shapes of the wire."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,11 +9,20 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from lora_server.layout import Layout
-from lora_server.records import Location, Place, StoredLora
+from lora_server.records import Evaluation, Location, Place, StoredLora
 from lora_server.web import library_schemas, schemas
 
 # Claims whose definition is the SHA-256 of the tensor section; the others mean something else.
 _CLAIMS_OF_TENSORS = frozenset({"sshs_model_hash", "modelspec.hash_sha256"})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a LoRA's detail shows besides itself."""
+
+    same_bytes: Sequence[StoredLora]
+    same_weights: Sequence[StoredLora]
+    evaluations: Sequence[Evaluation]
 
 
 def respond(
@@ -59,12 +69,13 @@ def _upload_fields(lora: StoredLora, layout: Layout) -> dict[str, Any]:
     }
 
 
-def listed(lora: StoredLora, layout: Layout) -> library_schemas.LoRA:
-    """Return a LoRA as lists and details show it to an admin."""
+def listed(lora: StoredLora, layout: Layout, verdicts: Mapping[str, str]) -> library_schemas.LoRA:
+    """Return a LoRA as lists and details show it to an admin; `verdicts` are by content."""
     return library_schemas.LoRA(
         **_upload_fields(lora, layout),
         entity_type=lora.location.entity_type,
         verdict=lora.judgement.verdict if lora.judgement else None,
+        evaluation=verdicts.get(lora.sha256),
         uploaded_by=lora.uploaded_by,
         source=lora.source.value,
         overrides=library_schemas.Overrides(
@@ -78,13 +89,13 @@ def listed(lora: StoredLora, layout: Layout) -> library_schemas.LoRA:
 
 
 def detailed(
-    lora: StoredLora, layout: Layout, same: Sequence[StoredLora], weights: Sequence[StoredLora]
+    known: library_schemas.LoRA, lora: StoredLora, surroundings: Surroundings
 ) -> library_schemas.LoRADetail:
-    """Return all that is known of a LoRA; `same` bytes and same `weights` as other files."""
-    shown = listed(lora, layout).model_dump()
+    """Return all that is known of a LoRA, from its form in lists on."""
+    shown = known.model_dump()
     inspection = lora.judgement.inspection if lora.judgement else None
-    twins = {twin.id: ("bytes", twin) for twin in same}
-    others = {**{twin.id: ("weights", twin) for twin in weights}, **twins}
+    twins = {twin.id: ("bytes", twin) for twin in surroundings.same_bytes}
+    others = {**{twin.id: ("weights", twin) for twin in surroundings.same_weights}, **twins}
     return library_schemas.LoRADetail.model_validate(
         shown
         | {
@@ -95,7 +106,18 @@ def detailed(
                 for twin_id, (kind, twin) in sorted(others.items())
                 if twin_id != lora.id
             ],
+            "evaluations": [_brief(evaluation) for evaluation in surroundings.evaluations],
         }
+    )
+
+
+def _brief(evaluation: Evaluation) -> library_schemas.BriefEvaluation:
+    return library_schemas.BriefEvaluation(
+        id=evaluation.id,
+        tier=evaluation.tier,
+        status=evaluation.status,
+        verdict=evaluation.verdict,
+        created_at=timestamp(evaluation.created_at),
     )
 
 

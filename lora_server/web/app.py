@@ -12,6 +12,7 @@ from lora_server.catalog import Catalog
 from lora_server.config import Config
 from lora_server.door import Door
 from lora_server.errors import ConfigInvalid, LoraServerError
+from lora_server.evaluation.service import EvaluationService
 from lora_server.fingerprints import Fingerprinter
 from lora_server.judge import JudgePool
 from lora_server.jwt_keys import Key
@@ -28,6 +29,7 @@ from lora_server.web.keys import (
     CONFIG,
     DOOR,
     DRAIN,
+    EVALUATIONS,
     LIBRARY,
     LOGINS,
     METRICS,
@@ -89,7 +91,12 @@ async def _library(app: web.Application) -> AsyncIterator[None]:
         door = app[DOOR] = Door(judges, app[CONFIG].ingest)
         app[READINESS] = Readiness(library)
         await library.recover()
-        async with Reconciler(library, door).running(), Fingerprinter(library).running():
+        async with (
+            Reconciler(library, door).running(),
+            Fingerprinter(library).running(),
+            EvaluationService.opened(library, app[CONFIG]) as evaluations,
+        ):
+            app[EVALUATIONS] = evaluations
             yield
 
 

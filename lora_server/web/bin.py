@@ -9,6 +9,7 @@ from lora_server.records import Location, Place
 from lora_server.web import answers, library_schemas
 from lora_server.web.forms import parsed_json, parsed_query
 from lora_server.web.keys import AUDIT, CONFIG, LIBRARY
+from lora_server.web.loras import shown
 
 
 async def list_bin(request: web.Request) -> web.Response:
@@ -31,7 +32,7 @@ async def restore(request: web.Request) -> web.Response:
     library = request.app[LIBRARY]
     lora = await library.restore(_in_bin(request, wanted.bin_path))
     request[AUDIT] = {"partial_path": lora.location.partial_path, "sha256": lora.sha256}
-    return answers.respond(answers.listed(lora, library.store.layout))
+    return answers.respond(await shown(request, lora))
 
 
 async def purge(request: web.Request) -> web.Response:

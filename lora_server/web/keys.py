@@ -6,6 +6,7 @@ from aiohttp import web
 
 from lora_server.config import Config
 from lora_server.door import Door
+from lora_server.evaluation.service import EvaluationService
 from lora_server.library import Library
 from lora_server.records import Principal
 from lora_server.revocations import Revocations
@@ -20,6 +21,7 @@ from lora_server.web.routing import RouteTable
 CONFIG = web.AppKey("CONFIG", Config)
 DOOR = web.AppKey("DOOR", Door)
 DRAIN = web.AppKey("DRAIN", Drain)
+EVALUATIONS = web.AppKey("EVALUATIONS", EvaluationService)
 LIBRARY = web.AppKey("LIBRARY", Library)
 LOGINS = web.AppKey("LOGINS", FailedLogins)
 METRICS = web.AppKey("METRICS", Metrics)

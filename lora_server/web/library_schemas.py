@@ -72,12 +72,25 @@ class Hashes(Answer):
     claims: list[HashClaim] = Field(default_factory=list)
 
 
+class BriefEvaluation(Answer):
+    """An evaluation of this content; the whole of it is at its own path."""
+
+    id: str
+    tier: str
+    status: str
+    verdict: str | None = None
+    created_at: str
+
+
 class LoRADetail(LoRA):
     """A stored LoRA and everything that is known of it."""
 
     hashes: Hashes
     duplicate_of: list[Duplicate] = Field(
         default_factory=list, description="Stored files with the same bytes or the same weights"
+    )
+    evaluations: list[BriefEvaluation] = Field(
+        default_factory=list, description="The last evaluations of this content, newest first"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from lora_server.catalog import Selection
+from lora_server.catalog import EvaluationQuery, Selection
 from lora_server.errors import LoraNotFound
 from lora_server.ingest import ingest
 from lora_server.names import parse_partial_path
@@ -27,6 +27,8 @@ from lora_server.web.keys import (
     PRINCIPAL,
 )
 from lora_server.web.uploads import Limits, MultipartUpload
+
+SHOWN_EVALUATIONS = 20
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -88,7 +90,8 @@ async def list_loras(request: web.Request) -> web.Response:
     digest = query.sha256.lower() if query.sha256 else None
     wanted = query.model_copy(update={"sha256": digest})
     page = await library.catalog.page(Selection(place=Place.MODELS, **wanted.model_dump()))
-    data = [answers.listed(lora, library.store.layout) for lora in page.items]
+    verdicts = await library.catalog.evaluations.verdicts({lora.sha256 for lora in page.items})
+    data = [answers.listed(lora, library.store.layout, verdicts) for lora in page.items]
     return answers.respond(library_schemas.LoRAList(data=data, count=page.count))
 
 
@@ -96,10 +99,14 @@ async def show(request: web.Request) -> web.Response:
     """Show one LoRA with everything that is known of it."""
     lora = await live(request)
     catalog = request.app[LIBRARY].catalog
-    same = await catalog.find_content(lora.sha256)
-    weights = await catalog.find_tensors(lora.tensors_sha256) if lora.tensors_sha256 else ()
-    layout = request.app[LIBRARY].store.layout
-    return answers.respond(answers.detailed(lora, layout, same, weights))
+    digest = lora.tensors_sha256
+    wanted = EvaluationQuery(sha256=lora.sha256, limit=SHOWN_EVALUATIONS)
+    surroundings = answers.Surroundings(
+        same_bytes=await catalog.find_content(lora.sha256),
+        same_weights=await catalog.find_tensors(digest) if digest else (),
+        evaluations=(await catalog.evaluations.page(wanted)).items,
+    )
+    return answers.respond(answers.detailed(await shown(request, lora), lora, surroundings))
 
 
 async def patch(request: web.Request) -> web.Response:
@@ -114,7 +121,7 @@ async def patch(request: web.Request) -> web.Response:
         changes["trigger_words"] = tuple(changes["trigger_words"])
     changed = await request.app[LIBRARY].set_override(lora, replace(lora.override, **changes))
     _note(request, changed)
-    return answers.respond(answers.listed(changed, request.app[LIBRARY].store.layout))
+    return answers.respond(await shown(request, changed))
 
 
 async def move(request: web.Request) -> web.Response:
@@ -129,7 +136,7 @@ async def move(request: web.Request) -> web.Response:
     location = _named(request, wanted.partial_path)
     moved = await library.move(location, wanted.entity_type)
     _note(request, moved)
-    return answers.respond(answers.listed(moved, library.store.layout))
+    return answers.respond(await shown(request, moved))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -211,6 +218,13 @@ async def _taken_in(request: web.Request, entity_types: tuple[str, ...]) -> Stor
     metrics.received.inc(lora.uploaded_size)
     _note(request, lora)
     return lora
+
+
+async def shown(request: web.Request, lora: StoredLora) -> library_schemas.LoRA:
+    """Return a LoRA as lists show it."""
+    library = request.app[LIBRARY]
+    verdicts = await library.catalog.evaluations.verdicts({lora.sha256})
+    return answers.listed(lora, library.store.layout, verdicts)
 
 
 async def live(request: web.Request) -> StoredLora:

@@ -39,6 +39,7 @@ _DESCRIPTIONS = {
 _TAGS = {
     Tag.ADMIN: "LoRA management",
     Tag.LORA: "Uploads, look-ups and downloads",
+    Tag.EVALUATION: "How good a LoRA is",
     Tag.SERVICE: "Health and metrics",
 }
 
@@ -162,4 +163,19 @@ def _query_parameters(route: Route) -> Iterable[dict[str, Any]]:
 
 
 def _properties(model: type[BaseModel] | None) -> dict[str, Any]:
-    return model.model_json_schema()["properties"] if model else {}
+    if model is None:
+        return {}
+    schema = model.model_json_schema()
+    properties: dict[str, Any] = _inlined(schema["properties"], schema.get("$defs", {}))
+    return properties
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Put definitions in the place of references to them: a parameter stands for itself."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(value, definitions) for key, value in schema.items()}

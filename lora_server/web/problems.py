@@ -23,6 +23,7 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.LoraNotFound: HTTPStatus.NOT_FOUND,
+    errors.EvaluationNotFound: HTTPStatus.NOT_FOUND,
     errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
     errors.UploadCut: HTTPStatus.BAD_REQUEST,  # nobody is there to read it; the log is
     errors.NameTaken: HTTPStatus.CONFLICT,
@@ -35,6 +36,9 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.FileRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyUploads: HTTPStatus.TOO_MANY_REQUESTS,  # 503 when the server as a whole is full
+    errors.EvaluationQueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.EvaluatorUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ReportInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,  # it was written by this server
     errors.StorageUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CatalogUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.JudgeUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

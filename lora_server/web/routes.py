@@ -6,10 +6,19 @@ from http import HTTPStatus
 
 from lora_server.config import Config
 from lora_server.web import bin as deleted
-from lora_server.web import downloads, library_schemas, loras, schemas, service
+from lora_server.web import (
+    downloads,
+    evaluation_schemas,
+    evaluations,
+    library_schemas,
+    loras,
+    schemas,
+    service,
+)
 from lora_server.web.routing import MAX_JSON_BYTES, Access, Route, Tag
 
 _LORA = "{base}/admin/lora/{entity_type}/{filename}"
+_EVALUATION = "{base}/evaluation/{id}"
 _GONE = (HTTPStatus.NOT_FOUND,)
 _MOVED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE)
 _RANGES = (
@@ -23,6 +32,7 @@ _BYTES = "application/octet-stream"
 
 _admin = partial(Route, access=Access.ADMIN, tag=Tag.ADMIN)
 _lora = partial(Route, tag=Tag.LORA)
+_evaluation = partial(Route, access=Access.ADMIN, tag=Tag.EVALUATION)
 _service = partial(Route, access=Access.ANYONE, tag=Tag.SERVICE)
 
 _ROUTES = (
@@ -153,6 +163,67 @@ _ROUTES = (
         access=Access.READ,
         answer=None,
         statuses=_RANGES,
+    ),
+    _evaluation(
+        "POST",
+        "{base}/evaluation/",
+        evaluations.run,
+        "Run evaluation",
+        body=evaluation_schemas.EvaluationRequest,
+        answer=evaluation_schemas.EvaluationAnswer,
+        statuses=(HTTPStatus.ACCEPTED, HTTPStatus.NOT_FOUND),
+        action="evaluate",
+    ),
+    _evaluation(
+        "GET",
+        "{base}/evaluation/health",
+        evaluations.health,
+        "Evaluation service health",
+        access=Access.ANYONE,
+        answer=evaluation_schemas.EvaluationHealthAnswer,
+        problem=evaluation_schemas.EvaluationHealthAnswer,
+        statuses=(HTTPStatus.SERVICE_UNAVAILABLE,),
+    ),
+    _evaluation(
+        "GET",
+        "{base}/evaluation/",
+        evaluations.list_evaluations,
+        "List evaluations",
+        query=evaluation_schemas.EvaluationListQuery,
+        answer=evaluation_schemas.EvaluationList,
+    ),
+    _evaluation(
+        "GET",
+        _EVALUATION,
+        evaluations.show,
+        "Show an evaluation",
+        answer=evaluation_schemas.EvaluationAnswer,
+        statuses=_GONE,
+    ),
+    _evaluation(
+        "DELETE",
+        _EVALUATION,
+        evaluations.cancel,
+        "Cancel an evaluation",
+        answer=evaluation_schemas.EvaluationSummary,
+        statuses=_GONE,
+        action="cancel_evaluation",
+    ),
+    _evaluation(
+        "GET",
+        f"{_EVALUATION}/events",
+        evaluations.events,
+        "Follow an evaluation",
+        answer="text/event-stream",
+        statuses=_GONE,
+    ),
+    _evaluation(
+        "GET",
+        f"{_EVALUATION}/report.html",
+        evaluations.page,
+        "Read a report as a page",
+        answer="text/html",
+        statuses=_GONE,
     ),
     _service("GET", "/livez", service.livez, "Liveness", answer=schemas.Health),
     _service(

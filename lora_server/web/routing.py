@@ -29,6 +29,7 @@ class Tag(StrEnum):
 
     ADMIN = "admin"
     LORA = "lora"
+    EVALUATION = "evaluation"
     SERVICE = "service"
 
 
@@ -64,10 +65,12 @@ class RouteTable:
         """Register a route with an application's router."""
         # A look-up by content is no download from an entity type called sha256.
         path = route.path.replace("{entity_type}", "{entity_type:(?!sha256/)[^/]+}")
-        registered = app.router.add_route(
-            route.method, path, route.handler, expect_handler=expect_later
-        )
-        self._routes[registered] = route
+        # A collection is found with and without the slash at its end.
+        for spelling in {path, path.rstrip("/")}:
+            registered = app.router.add_route(
+                route.method, spelling, route.handler, expect_handler=expect_later
+            )
+            self._routes[registered] = route
 
     def of(self, request: web.Request) -> Route | None:
         """Return the route of a request; None where nothing matched."""

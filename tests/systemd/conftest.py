@@ -81,7 +81,7 @@ def _copy_repository(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def caller(machine: Machine) -> Caller:
     """Return an admin with a fresh token."""
     return Caller(machine)

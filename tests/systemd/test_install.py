@@ -53,7 +53,7 @@ def test_folders_have_owners_and_modes(machine: Machine) -> None:
         "lora-server:loras 700 /var/lib/lora-server",
         "root:root 600 /etc/lora-server/jwt.key",
         "root:root 644 /etc/lora-server/config.toml",
-        "lora-server:root 600 /run/lora-eval/worker.sock",
+        "lora-server:loras 600 /run/lora-eval/worker.sock",
     ]
 
 

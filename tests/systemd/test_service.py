@@ -80,18 +80,18 @@ def test_a_restart_loses_nothing(machine: Machine, caller: Caller) -> None:
         restarting = asyncio.create_task(
             asyncio.to_thread(machine.run, "systemctl", "restart", "lora-server")
         )
-        asked: list[asyncio.Task[int]] = []
+        streams = [asyncio.create_task(_stream(client, n, restarting)) for n in range(4)]
+        going_down = ""
         while not restarting.done():
-            asked.append(asyncio.create_task(_list(client)))
-            asked.append(asyncio.create_task(_small_upload(client, len(asked))))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
             status = await asyncio.to_thread(machine.show, "lora-server", "StatusText")
             if status.startswith("Going down"):
                 going_down = status
                 for upload in uploads:
                     upload.let_through()
         answers = [await upload.answer for upload in uploads]
-        return [code for code, _ in answers], await asyncio.gather(*asked), going_down
+        asked = [code for stream in streams for code in await stream]
+        return [code for code, _ in answers], asked, going_down
 
     uploaded, asked, status = caller.calls(restart)
     machine.run("find", "/data/models/loras/styles", "-name", "large*", "-delete")
@@ -109,9 +109,15 @@ async def _list(client: aiohttp.ClientSession) -> int:
         return answer.status
 
 
-async def _small_upload(client: aiohttp.ClientSession, number: int) -> int:
-    status, _ = await post(client, form(f"stream-{number}"))
-    return status
+async def _stream(
+    client: aiohttp.ClientSession, number: int, restarting: asyncio.Task[str]
+) -> list[int]:
+    """List and upload in turn until the restart is over; what was begun is waited for."""
+    statuses = []
+    while not restarting.done():
+        statuses.append(await _list(client))
+        statuses.append((await post(client, form(f"stream-{number}")))[0])
+    return statuses
 
 
 def test_a_killed_server_is_healed(machine: Machine, caller: Caller) -> None:
@@ -134,10 +140,30 @@ def test_a_killed_server_is_healed(machine: Machine, caller: Caller) -> None:
     assert files(machine) == before
 
 
+def test_files_are_evaluated_by_the_worker(machine: Machine, caller: Caller) -> None:
+    """What is uploaded gets its verdict from the worker's unit, also after a kill -9 of it."""
+    pid = machine.show("lora-eval", "MainPID")
+    first = caller.upload("judged-1", size=2001)[1]["partial_path"]
+    until(lambda: _evaluated(caller, first))
+    machine.run("kill", "-9", pid)
+    second = caller.upload("judged-2", size=2002)[1]["partial_path"]
+    until(lambda: _evaluated(caller, second))
+
+    assert machine.show("lora-eval", "ActiveState") == "active"
+    assert machine.show("lora-eval", "MainPID") not in {"0", pid}
+    assert machine.show("lora-eval", "StatusText").startswith("Ready: ")
+
+
+def _evaluated(caller: Caller, partial_path: str) -> bool:
+    """Tell whether a file has been evaluated."""
+    status, found = caller.get(f"/evaluation/?partial_path={partial_path}")
+    return status == 200 and [one["status"] for one in found["data"]] == ["succeeded"]
+
+
 def test_a_killed_child_is_no_outage(machine: Machine, caller: Caller) -> None:
     """A judging child that is killed is replaced by the next upload; the server runs on."""
     pid = machine.show("lora-server", "MainPID")
-    children = machine.run("pgrep", "--parent", pid).split()
+    children = machine.run("pgrep", "--parent", pid, "--full", "judge.child").split()
     scores = machine.shell(f"cat /proc/{children[0]}/oom_score_adj /proc/{pid}/oom_score_adj")
     machine.run("kill", "-9", *children)
     status, _ = caller.upload("judged")
@@ -170,11 +196,11 @@ def test_a_wrong_setting_stops_with_its_name(machine: Machine, settings: Replace
 
 
 def test_a_missing_disk_stops_the_service(machine: Machine, caller: Caller) -> None:
-    """Where /data is not mounted nothing is made there, and nothing is forgotten."""
+    """Where /data cannot be mounted nothing is made there, and nothing is forgotten."""
     _, stored = caller.upload("kept")
     fstab = machine.root / "etc/fstab"
     whole = fstab.read_text(encoding="utf-8")
-    fstab.write_text(whole.replace("/disk", "/gone"), encoding="utf-8")
+    fstab.write_text("/disk /data nosuchfs defaults 0 0\n", encoding="utf-8")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "stop", "data.mount")
     refused = machine.run("systemctl", "restart", "lora-server", check=False)

@@ -1,0 +1,1 @@
+"""Evaluations, from the numbers to the service."""
