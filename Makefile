@@ -24,6 +24,9 @@ types: $(VENV)/.test ## Check types, of the tests too
 bench-inspection: $(VENV)/.test ## Measure what judging a file costs
 	$(BIN)/python -m benchmarks.inspection
 
+bench-weights: $(VENV)/.test ## Measure what measuring a LoRA by its weights costs
+	$(BIN)/python -m benchmarks.evaluation_weights
+
 bench-neighbours: $(VENV)/.test ## Measure what it costs to find out who is like a LoRA
 	$(BIN)/python -m benchmarks.evaluation_neighbours
 
@@ -40,10 +43,10 @@ fuzz: build/fuzz/.installed ## Fuzz the parsers, guided by coverage, for FUZZ_SE
 	  -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/torch- \
 	  build/fuzz/found/torch build/fuzz/seeds/torch
 
-build/fuzz/.installed: requirements/test.txt
+build/fuzz/.installed: requirements/test.txt requirements/fuzz.txt
 	$(PYTHON) -m venv build/fuzz
-	build/fuzz/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	build/fuzz/bin/pip install --quiet --disable-pip-version-check atheris
+	build/fuzz/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements/test.txt -r requirements/fuzz.txt
 	touch $@
 
 lock: ## Lock the newest versions that setup.py allows
@@ -57,6 +60,9 @@ lock: ## Lock the newest versions that setup.py allows
 	echo setuptools | build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' - \
 	  -o requirements/build.txt
+	build/lock/bin/uv pip compile --quiet --only-binary :all: --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
+	  -c requirements/test.txt requirements/fuzz.in -o requirements/fuzz.txt
 
 install: ## Install or upgrade the services on this host, as root
 	systemd/install.sh
@@ -83,5 +89,5 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test lint types bench-inspection bench-neighbours fuzz lock install uninstall \
-  test-systemd clean
+.PHONY: help run test lint types bench-inspection bench-weights bench-neighbours fuzz lock install \
+  uninstall test-systemd clean

@@ -18,6 +18,7 @@ setup(
         "isal>=1.7",
         "Jinja2>=3.1.6",
         "limits>=5.5",
+        "msgspec>=0.20",
         "multidict>=6.1",
         "multipart>=2.0.1",
         "numpy>=1.26",
@@ -35,6 +36,7 @@ setup(
         "typer>=0.16",
         "typing-extensions>=4.13",
         "watchfiles>=1.1",
+        "yarl>=1.20",
     ],
     extras_require={
         "test": [

@@ -12,6 +12,8 @@ from pathlib import Path
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - memory, which is what is wanted
 TICK_S = 0.001
+MB = 1_000_000
+ROOM = 4_000 * MB  # for the files of one part
 
 
 @contextmanager
@@ -32,6 +34,12 @@ def cpu_s(*pids: int) -> float:
     """Return the CPU time of whole processes so far, those of ended threads included."""
     # The clock id that clock_getcpuclockid(3) makes of a process id.
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+
+
+def children_s() -> float:
+    """Return the CPU time so far of all children of this process, those that ended included."""
+    ended = os.times()
+    return ended.children_user + ended.children_system + cpu_s(*family(os.getpid())[1:])
 
 
 @dataclass(slots=True)

@@ -19,5 +19,7 @@ in the background, and `reinspect` judges again by newer rules. `layout` draws t
 `names` the stored names, `records` the nouns, `errors` what can go wrong; `config` is the only
 reader of settings.
 
+`client` is the other end of the wire, and `cli` the command that serves, looks after, and asks.
+
 Only `web` imports aiohttp's server side. Imports point downward; a test checks both.
 """

@@ -58,12 +58,18 @@ class Door:
             FileRefused: it may not come in.
 
         """
-        found = await self._ask("judge", fd, extension=extension, **self._limits)
-        return self._accepted(found)
+        return await self._judge("judge", fd, extension)
 
-    async def judge_found(self, fd: int, extension: str) -> Judgement:
-        """Judge a file that stands in the tree already: a refusal is noted, not raised."""
+    async def judge_found(
+        self, fd: int, extension: str, *, accepted_before: bool = False
+    ) -> Judgement:
+        """Judge a file that stands in the tree already: a refusal is noted, not raised.
+
+        Where these very bytes were accepted before, the official library is not asked again.
+        """
         try:
+            if accepted_before:
+                return await self._judge("rejudge", fd, extension)
             return await self.judge(fd, extension)
         except FileRefused as refused:
             return refusal(refused)
@@ -110,6 +116,9 @@ class Door:
     @property
     def _limits(self) -> dict[str, int]:
         return {"max_header_size": self._config.max_header_size}
+
+    async def _judge(self, job: str, fd: int, extension: str) -> Judgement:
+        return self._accepted(await self._ask(job, fd, extension=extension, **self._limits))
 
     async def _ask(self, job: str, fd: int, **arguments: Any) -> dict[str, Any]:
         with _availability():

@@ -88,18 +88,27 @@ class UnsupportedUpload(LoraServerError):
 
 
 class StorageFull(LoraServerError):
-    """The disk has no room for the file and the reserve."""
+    """A disk has no room: for the file and the reserve, or, with a `why`, for the catalogue."""
 
-    def __init__(self) -> None:
-        super().__init__("Not enough disk space for this file; delete or purge something first.")
+    def __init__(self, why: str | None = None) -> None:
+        super().__init__(
+            "The catalogue's disk is full and nothing was changed; the operator must make room."
+            if why
+            else "Not enough disk space for this file; delete or purge something first."
+        )
+        self.why = why
 
 
 class StorageUnusable(LoraServerError):
-    """The disk failed; what was begun is undone, and the operator must look."""
+    """The disk failed; what was begun is undone, and the operator must look.
 
-    def __init__(self, why: str) -> None:
+    `sync_failed` tells that it took bytes and could not keep them.
+    """
+
+    def __init__(self, why: str, *, sync_failed: bool = False) -> None:
         super().__init__("The storage failed and nothing was changed; the operator's log says why.")
         self.why = why
+        self.sync_failed = sync_failed
 
 
 class CatalogUnusable(LoraServerError):

@@ -78,10 +78,27 @@ def make_folder(path: Path, mode: int) -> None:
     sync_folder(path.parent)
 
 
+class SyncFailed(OSError):
+    """What was written may be lost; syncing the same file again would not tell so."""
+
+
+def sync(fd: int) -> None:
+    """Make a file's bytes, or a folder's entries, survive a power cut.
+
+    Raises:
+        SyncFailed: they may not.
+
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
+
+
 def sync_folder(path: Path) -> None:
     """Make the entries of a folder survive a power cut."""
     with opened_folder(path) as fd:
-        os.fsync(fd)
+        sync(fd)
 
 
 def facts_of(status: os.stat_result) -> FileFacts:
@@ -121,4 +138,6 @@ def disk_errors(*expected: type[OSError]) -> Iterator[None]:
 
 
 def _in_our_words(error: OSError) -> LoraServerError:
-    return StorageFull() if error.errno in _FULL else StorageUnusable(str(error))
+    if error.errno in _FULL:
+        return StorageFull()
+    return StorageUnusable(str(error), sync_failed=isinstance(error, SyncFailed))

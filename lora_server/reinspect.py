@@ -15,7 +15,7 @@ from lora_server.catalog import Catalog
 from lora_server.door import Door
 from lora_server.filesystem import facts_of, opened_file
 from lora_server.layout import Layout
-from lora_server.records import Judgement, StoredLora
+from lora_server.records import Judgement, StoredLora, Verdict
 
 BATCH = 64  # files that are judged between two writes to the catalogue
 
@@ -65,10 +65,15 @@ async def _judged(lora: StoredLora, layout: Layout, door: Door) -> Reinspected |
     if fd is None:
         return None
     try:
-        after = await door.judge_found(fd, names.extension(lora.location.name))
+        extension = names.extension(lora.location.name)
+        after = await door.judge_found(fd, extension, accepted_before=_is_accepted(lora))
     finally:
         os.close(fd)
     return Reinspected(lora, lora.judgement, after)
+
+
+def _is_accepted(lora: StoredLora) -> bool:
+    return lora.judgement is not None and lora.judgement.verdict is Verdict.ACCEPTED
 
 
 def _open_unchanged(path: Path, lora: StoredLora) -> int | None:

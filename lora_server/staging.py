@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from lora_server.filesystem import disk_errors, facts_of, write_all
+from lora_server.filesystem import disk_errors, facts_of, sync, write_all
 from lora_server.records import FileFacts, Location, Place
 
 log = structlog.get_logger(__name__)
@@ -67,7 +67,12 @@ class StagedFile:
         self._writing = None
 
     async def seal(self) -> None:
-        """Make the bytes durable; nothing is written after this."""
+        """Make the bytes durable; nothing is written after this.
+
+        Raises:
+            StorageFull, StorageUnusable: they are not, and sealing again says so without a try.
+
+        """
         await self.settle()
         self._start(self._sync)
         await self.settle()
@@ -92,7 +97,7 @@ class StagedFile:
         self._writing = asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     def _sync(self) -> None:
-        os.fsync(self.fd)
+        sync(self.fd)
         self._facts = facts_of(os.fstat(self.fd))
 
     def _append(self, block: list[bytes]) -> None:

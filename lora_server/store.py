@@ -9,9 +9,9 @@ import asyncio
 import io
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 from lora_server import looking, names
@@ -23,6 +23,7 @@ from lora_server.filesystem import (
     opened_file,
     opened_folder,
     rename_exclusive,
+    sync,
 )
 from lora_server.layout import Layout
 from lora_server.ownership import owned, try_moves
@@ -44,6 +45,7 @@ class Store:
         self._file_mode = file_mode
         self._dir_mode = dir_mode
         self._threads = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self._sync_failed = False  # and nothing was published since
 
     @classmethod
     @asynccontextmanager
@@ -72,7 +74,7 @@ class Store:
             StorageFull, StorageUnusable: the disk said no, other than as `expected`.
 
         """
-        with disk_errors(*expected):
+        with self._noting_failed_syncs(), disk_errors(*expected):
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     @asynccontextmanager
@@ -81,7 +83,8 @@ class Store:
         path = self.layout.staging / f"{secrets.token_hex(16)}.part"
         opening = asyncio.ensure_future(self.run(StagedFile, path, self._threads))
         try:
-            yield await asyncio.shield(opening)
+            with self._noting_failed_syncs():  # of the file itself
+                yield await asyncio.shield(opening)
         finally:
             await uninterrupted(_discard(opening))
 
@@ -94,6 +97,7 @@ class Store:
         """
         await self.run(self._publish, staged, target, expected=_CLAIM)
         staged.committed()
+        self._sync_failed = False
 
     async def unpublish(self, staged: StagedFile, target: Location) -> None:
         """Take a file that `publish` named back into staging, where leaving removes it."""
@@ -162,10 +166,22 @@ class Store:
         """Make, move and remove a file for real.
 
         Raises:
-            StorageFull, StorageUnusable: that failed.
+            StorageFull, StorageUnusable: that failed, or something could not be made durable
+                and no file has been published since. A probe that is synced would prove little:
+                a disk that lost one block keeps others.
 
         """
+        if self._sync_failed:
+            raise StorageUnusable("a sync failed, and no file was published since")
         await self.run(try_moves, self.layout.roots)
+
+    @contextmanager
+    def _noting_failed_syncs(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageUnusable as error:
+            self._sync_failed |= error.sync_failed
+            raise
 
     async def _close_file(self, opening: asyncio.Future[io.FileIO]) -> None:
         """Close the file even when the caller was gone before it was open."""
@@ -176,7 +192,7 @@ class Store:
 
     def _publish(self, staged: StagedFile, target: Location) -> None:
         os.fchmod(staged.fd, self._file_mode)
-        os.fsync(staged.fd)  # the mode must be as durable as the name
+        sync(staged.fd)  # the mode must be as durable as the name
         try:
             self._rename(staged.location, target)
         except FileNotFoundError as error:
@@ -189,9 +205,9 @@ class Store:
         with opened_folder(here) as source_fd, opened_folder(there) as target_fd:
             rename_exclusive(source_fd, source.name, target_fd, target.name)
             try:
-                os.fsync(target_fd)
+                sync(target_fd)
                 if source.place is not Place.STAGING:  # what is forgotten there is swept anyway
-                    os.fsync(source_fd)
+                    sync(source_fd)
             except OSError:
                 rename_exclusive(target_fd, target.name, source_fd, source.name)
                 raise
@@ -200,7 +216,7 @@ class Store:
         folder = self.layout.folder(location.place, location.entity_type)
         with opened_folder(folder) as folder_fd:
             os.unlink(location.name, dir_fd=folder_fd)
-            os.fsync(folder_fd)
+            sync(folder_fd)
 
     def _taken(self, place: Place, entity_type: str) -> frozenset[str]:
         folder = self.layout.folder(place, entity_type)

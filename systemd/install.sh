@@ -36,6 +36,7 @@ build() { # into $release
   source=$(mktemp -d)
   cp -R lora_server setup.py pyproject.toml MANIFEST.in LICENSE README.md CHANGELOG.md config.toml "$source"
   $pip install --no-deps --no-index --no-build-isolation "$source"
+  $pip check
   "$release/bin/lora-server" --version
 }
 

@@ -1,6 +1,7 @@
 """Short words for what tests do with a server over HTTP."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ API = "/api/v1"
 LORA = f"{API}/admin/lora"
 BIN = f"{API}/admin/bin"
 FILES = f"{API}/lora"
+INK = f"{FILES}/styles/ink.safetensors"
 JSON = {"Content-Type": "application/json"}
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,15 @@ def test_a_slot_is_free_again_however_it_ended() -> None:
     assert (promised, slots.promised) == (15, 0)
     with slots.taken("ann", 10):
         assert slots.promised == 10
+
+
+def test_what_is_written_is_promised_no_longer() -> None:
+    """It is missing from the free space already; a slot gives back what it holds, and no more."""
+    slots = UploadSlots(total=2, per_principal=2)
+    with slots.taken("ann", 10) as slot, slots.taken("ann", 5):
+        slot.written(4)
+        partly = slots.promised
+        slot.written(7)
+        wholly = slots.promised
+
+    assert (partly, wholly, slots.promised) == (11, 5, 0)

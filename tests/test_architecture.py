@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lora_server.evaluation.service",
         "lora_server.fingerprints",
     ),
-    ("lora_server.web",),
+    ("lora_server.web", "lora_server.client"),
     ("lora_server.cli", "lora_server.__main__"),
 )
 AS_PARAMS = [pytest.param(name, id=name.removeprefix("lora_server.")) for name in MODULES]

@@ -206,11 +206,11 @@ async def test_leftovers_of_a_crash_are_swept(store: Store, storage: StorageConf
     assert names_in(storage.staging_dir) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("how", ["file-limit", "tmpfs"])
+@pytest.mark.parametrize("how", ["file-limit", "tmpfs", "state"])
 async def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path, how: str) -> None:
-    """A disk that really runs out in the middle of an upload takes small files afterwards."""
+    """A disk that really runs out, also the catalogue's alone, takes small files afterwards."""
     alone = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
-    isolated = alone if how == "tmpfs" else []
+    isolated = [] if how == "file-limit" else alone
     child = await asyncio.create_subprocess_exec(
         *isolated, sys.executable, "-m", "tests.disk_full", str(tmp_path), how,
         stdout=asyncio.subprocess.PIPE,

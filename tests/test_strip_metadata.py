@@ -16,7 +16,7 @@ from tests.calls import FILES, LORA, Answer, call, lora_bytes
 from tests.daemon import Daemon, serving
 from tests.formats.torch_bytes import lora as torch_lora
 from tests.formats.torch_bytes import torch_zip
-from tests.server import ADMIN, READER, Server, form
+from tests.server import ADMIN, READER, UPLOADER, Server, form
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -95,6 +95,27 @@ async def test_admins_get_every_byte(server: Server) -> None:
     assert answer.body == PRIVATE
 
 
+async def test_what_the_trainer_wrote_is_told_to_admins_alone(server: Server) -> None:
+    """An uploader learns the trigger words of the file just sent, and of other files nothing."""
+    captions = {"1_woman": {"ohwx": 9, SECRETS[2]: 1}}
+    metadata = METADATA | {"ss_tag_frequency": json.dumps(captions)}
+    upload = form(BytesIO(save(load(lora_bytes()), metadata)), entity_type="styles")
+    sent = await call(server, "POST", f"{FILES}/upload", data=upload, headers=UPLOADER)
+    looks = [
+        await call(server, "GET", path, headers=headers)
+        for path in (LORA, f"{LORA}/{PATH}")
+        for headers in (UPLOADER, READER, ADMIN)
+    ]
+    triggers = sent.json["inspection"]["trigger_words"]
+
+    assert [trigger["word"] for trigger in triggers] == ["woman", "ohwx"]
+    assert [look.status for look in looks] == [403, 403, 200] * 2
+    assert all(word in looks[-1].body.decode() for word in SECRETS)
+    assert not any(
+        word.encode() in answer.body for word in SECRETS for answer in [sent, *looks[:5]]
+    )
+
+
 @pytest.mark.parametrize("name", ["40,000 long names", "header of 16 MiB of metadata"])
 async def test_large_headers_are_stripped(server: Server, name: str) -> None:
     """The largest headers that come in go out again."""
@@ -128,6 +149,21 @@ async def test_torch_files_cannot_be_stripped(server: Server) -> None:
 
     assert admin.complaints == [(["query", "strip_metadata"], "value_error")]
     assert reader.status == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_was_not_judged_is_not_stripped(server: Server, method: str) -> None:
+    """A file that was put in the place of a known one by hand is not there until it is known."""
+    await _sent(server, PRIVATE)
+    path = server.models / PATH
+    known = path.with_name("known")
+    before = await call(server, method, f"{FILES}/{PATH}", headers=READER)
+    path.rename(known)
+    path.write_bytes(lora_bytes(1))
+    after = await call(server, method, f"{FILES}/{PATH}", headers=READER)
+    known.replace(path)
+
+    assert (before.status, after.status) == (200, 404)
 
 
 async def test_no_log_line_holds_metadata(daemon: Daemon) -> None:

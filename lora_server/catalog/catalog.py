@@ -53,6 +53,7 @@ class Catalog:
 
     Raises:
         CatalogUnusable: from any operation, when the database cannot be read or written.
+        StorageFull: from any operation, when its disk is full.
 
     """
 

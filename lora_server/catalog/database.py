@@ -1,6 +1,7 @@
 """The SQLite database under the catalogue: how it is connected to, and its tables made."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lora_server.catalog.tables import SCHEMA_VERSION, metadata
-from lora_server.errors import CatalogUnusable, ConfigInvalid
+from lora_server.errors import CatalogUnusable, ConfigInvalid, StorageFull
 from lora_server.uninterrupted import uninterrupted
 
 _BUSY_TIMEOUT_S = 5
@@ -24,6 +25,7 @@ class Database:
 
     Raises:
         CatalogUnusable: from any call, when the database cannot be read or written.
+        StorageFull: from any call, when its disk is full.
 
     """
 
@@ -48,7 +50,7 @@ class Database:
         try:
             try:
                 await uninterrupted(database._make_tables())
-            except CatalogUnusable as error:
+            except (CatalogUnusable, StorageFull) as error:
                 raise ConfigInvalid(f"storage.state_dir: {path}: {error.why}") from error
             yield database
         finally:
@@ -95,7 +97,8 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise CatalogUnusable(str(error.orig)) from error
+        full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        raise (StorageFull if full else CatalogUnusable)(str(error.orig)) from error
     except NoConnectionFree as error:
         raise CatalogUnusable(str(error)) from error
 

@@ -1,15 +1,11 @@
-"""The lora-server command: one module for each noun, gathered here."""
+"""The lora-server command: `commands` lists what there is, one module for each noun."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from lora_server.cli import configuration, key, token
-from lora_server.cli.evaluation_worker import evaluation_worker
-from lora_server.cli.reinspect import reinspect
-from lora_server.cli.serve import serve
-from lora_server.cli.status import Commands
+from lora_server.cli.commands import Commands
 
 app = typer.Typer(
     name="lora-server",
@@ -17,16 +13,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals hold keys and tokens
 )
-app.command(epilog="Example: lora-server serve --config /etc/lora-server/config.toml")(serve)
-app.command(epilog="Example: lora-server reinspect --config /etc/lora-server/config.toml")(
-    reinspect
-)
-app.command(epilog="Example: lora-server evaluation-worker --config /etc/lora-server/config.toml")(
-    evaluation_worker
-)
-app.add_typer(token.app, name="token")
-app.add_typer(key.app, name="key")
-app.add_typer(configuration.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -38,7 +24,11 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
         raise typer.Exit
 
 
-@app.callback(epilog="Each command explains itself: lora-server token mint --help")
+@app.callback(
+    epilog="Each command explains itself: lora-server upload --help\n\n"
+    "Statuses: 0 done, 1 failed here, 2 misused, 3 token, 4 not found, 5 refused by the server, "
+    "6 no server, 7 evaluated and failed, 78 settings, 130 Ctrl-C"
+)
 def lora_server(
     *,
     _version: Annotated[
@@ -48,4 +38,4 @@ def lora_server(
         ),
     ] = False,
 ) -> None:
-    """Own a tree of LoRA weights and serve it over HTTP."""
+    """Put LoRA weights on a GPU host, or own a tree of them and serve it over HTTP."""

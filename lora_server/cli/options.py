@@ -4,9 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
-
-from lora_server.config import Seconds
 
 ConfigPath = Annotated[
     Path | None,
@@ -27,6 +24,11 @@ def duration(text: str, option: str) -> float:
         typer.BadParameter: it is none of these, or not above zero.
 
     """
+    # Imported here: most commands that share options have no use for the settings.
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from lora_server.config import Seconds  # noqa: PLC0415
+
     try:
         return TypeAdapter(Seconds).validate_python(text)
     except ValidationError as error:

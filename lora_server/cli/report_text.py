@@ -10,7 +10,13 @@ from rich.text import Text
 
 from lora_server.evaluation.report import Finding, Report, Result, Verdict, WeightsMeasure
 from lora_server.evaluation.report import Group as ModuleGroup
-from lora_server.evaluation.telling import by_severity, energy_ranks, first_step, resize_advice
+from lora_server.evaluation.telling import (
+    by_severity,
+    energy_ranks,
+    first_step,
+    reason,
+    resize_advice,
+)
 from lora_server.evaluation.wording import count, file_size, number, percent, printable, shortened
 
 MOST_FINDINGS = 12
@@ -95,7 +101,7 @@ class _Short:
         first.append("  ").append_text(self._text(shortened(report.lora.partial_path, 60), "bold"))
         step = self._text("First: ", "bold")
         step.append_text(self._text(shortened(first_step(report), _LONG)))
-        return [first, self._text(shortened(report.headline, _LONG)), step]
+        return [first, self._text(shortened(reason(report), _LONG)), step]
 
     def _facts(self) -> Table:
         lora, weights = self._report.lora, self._report.weights

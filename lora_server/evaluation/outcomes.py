@@ -56,7 +56,8 @@ async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -
     except StorageFull as full:
         return _failed("storage_full", str(full))
     except LoraServerError as error:
-        log.exception("evaluation.failed", evaluation=evaluation.id)
+        why = str(error.__cause__ or getattr(error, "why", error))
+        log.warning("evaluation.failed", evaluation=evaluation.id, why=why)
         return _failed("server_failed", str(error))
     return Outcome(EvaluationStatus.SUCCEEDED, verdict=verdict)
 

@@ -18,6 +18,8 @@ _SEVERITY = (
     Result.UNAVAILABLE,
     Result.PASS,
 )
+_PRESSING = {Result.FAIL, Result.WARN, Result.REVIEW}
+_NOTHING = "Nothing has to be done."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,18 @@ def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def first_step(report: Report) -> str:
-    """Return the one sentence on what to do first."""
-    for finding in by_severity(report.findings):
-        if finding.advice and finding.result not in {Result.PASS, Result.INFO}:
+    """Return the one sentence on what to do first; what leaves the verdict alone is optional."""
+    advised = [finding for finding in by_severity(report.findings) if finding.advice]
+    for finding in advised:
+        if finding.result in _PRESSING or _is_open(finding):
             return finding.advice
-    optional = (f.advice for f in report.findings if f.result is Result.INFO and f.advice)
-    hint = next(optional, "")
-    return f"Nothing has to be done. Optional: {hint}" if hint else "Nothing has to be done."
+    return f"Nothing has to be done. Optional: {advised[0].advice}" if advised else _NOTHING
+
+
+def reason(report: Report) -> str:
+    """Return the headline without the verdict's name, which is shown beside it."""
+    told = report.headline.removeprefix(f"{report.verdict.capitalize()}: ")
+    return told[:1].upper() + told[1:]
 
 
 def resize_advice(report: Report) -> str:
@@ -100,9 +107,13 @@ def strongest(modules: Iterable[ModuleMeasure], count: int) -> list[ModuleMeasur
 
 
 def _severity(finding: Finding) -> tuple[float, str]:
-    if finding.result is Result.UNAVAILABLE and finding.required:
+    if _is_open(finding):
         return 0.5, finding.id
     return _SEVERITY.index(finding.result), finding.id
+
+
+def _is_open(finding: Finding) -> bool:
+    return finding.required and finding.result is Result.UNAVAILABLE
 
 
 def _median(values: Iterable[int | None]) -> float | None:

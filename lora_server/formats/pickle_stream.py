@@ -30,7 +30,10 @@ class PickleStream:
 
     def byte(self) -> int:
         """Take one byte."""
-        return self.take(1)[0]
+        if self._at == len(self._window):
+            self._refill(1)
+        self._at += 1
+        return self._window[self._at - 1]
 
     def take(self, nbytes: int) -> bytes:
         """Take exactly `nbytes` bytes; refuse a pickle that ends before."""

@@ -7,14 +7,16 @@ list no tensor, and files that another program would take for something else. No
 """
 
 import re
-from itertools import pairwise
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
 from lora_server.errors import FileRefused
 from lora_server.formats.excerpt import excerpt
+from lora_server.formats.header_json import METADATA, Entry, corrupt, read_header
 from lora_server.formats.polyglot import refuse_foreign_head
-from lora_server.formats.strict_json import has_surrogate, parse_object
+from lora_server.formats.strict_json import has_surrogate
 from lora_server.formats.tensors import DTYPE_BITS, Container, Tensor, TensorTable
 
 LENGTH_BYTES = 8
@@ -25,8 +27,6 @@ MAX_RANK = 8
 # numpy and the official library multiply dimensions and bits as 64-bit numbers, zeros or not.
 MAX_NONZERO_BITS = 2**63 - 1
 
-_METADATA = "__metadata__"
-_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -58,23 +58,24 @@ def read_table(header: bytes, *, max_tensors: int = MAX_TENSORS) -> TensorTable:
     tensor is listed, `lora_too_many_tensors`, or `lora_unsupported_dtype`.
     """
     # An entry has four strings; as many again, and more, are left for metadata.
-    fields = parse_object(header, max_objects=max_tensors + 2, max_strings=10 * max_tensors)
-    metadata = _metadata(fields.pop(_METADATA, {}))
-    if not fields:
+    found = read_header(header, max_objects=max_tensors + 2, max_strings=10 * max_tensors)
+    _refuse_metadata(found.metadata)
+    _refuse_names(found.entries, "a tensor name")
+    if not found.entries:
         raise FileRefused("lora_empty", "the header lists no tensors")
-    if len(fields) > max_tensors:
-        message = f"the header lists {len(fields)} tensors; at most {max_tensors} are allowed"
+    if len(found.entries) > max_tensors:
+        message = (
+            f"the header lists {len(found.entries)} tensors; at most {max_tensors} are allowed"
+        )
         raise FileRefused("lora_too_many_tensors", message)
     data_begin = LENGTH_BYTES + len(header)
-    spans = [_span(name, entry, data_begin) for name, entry in fields.items()]
-    spans.sort(key=lambda span: span[:2])
-    _refuse_gaps(spans)
+    tensors, data_bytes = _tiled(found.entries, data_begin)
     return TensorTable(
         container=Container.SAFETENSORS,
-        tensors=tuple(tensor for _, _, tensor in spans),
-        metadata=metadata,
+        tensors=tensors,
+        metadata=found.metadata,
         data_begin=data_begin,
-        expected_size=data_begin + spans[-1][1],
+        expected_size=data_begin + data_bytes,
     )
 
 
@@ -89,81 +90,77 @@ def refuse_wrong_size(table: TensorTable, file_size: int) -> None:
         raise FileRefused("lora_trailing_bytes", message)
 
 
-_Span = tuple[int, int, Tensor]  # begin and end within the data section
+def _tiled(entries: Mapping[str, Entry], data_begin: int) -> tuple[tuple[Tensor, ...], int]:
+    """Return the tensors in file order, each where the one before ends, and their bytes in all."""
+    tensors: list[Tensor] = []
+    at = 0
+    for name, entry in sorted(entries.items(), key=_offsets):
+        dtype, shape, (begin, end) = entry.dtype, entry.shape, entry.data_offsets
+        if dtype not in DTYPE_BITS or len(shape) > MAX_RANK:
+            raise _unsupported(name, entry)
+        extent = _extent(DTYPE_BITS[dtype], shape)
+        if end - begin != extent.nbytes:
+            raise corrupt(name, f"takes {extent.nbytes} bytes but its offsets span {end - begin}")
+        if extent.overflows:
+            raise corrupt(name, "has dimensions that overflow")
+        if begin != at:
+            flaw = "leaves a hole" if begin > at else "overlaps another tensor"
+            raise corrupt(name, f"{flaw}: it begins at {begin}, the one before ends at {at}")
+        tensors.append(Tensor(name, dtype, shape, extent.stride, data_begin + begin))
+        at = end
+    return tuple(tensors), at
 
 
-def _span(name: str, entry: Any, data_begin: int) -> _Span:
-    _refuse_name(name, "a tensor name")
-    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
-        raise _corrupt(name, "has other fields than dtype, shape and data_offsets")
-    bits = _dtype_bits(name, entry["dtype"])
-    shape = _integers(name, entry["shape"], "shape")
-    begin, end = _offsets(name, entry["data_offsets"])
-    if len(shape) > MAX_RANK:
-        raise _corrupt(name, f"has {len(shape)} dimensions; at most {MAX_RANK} are allowed")
+def _offsets(item: tuple[str, Entry]) -> tuple[int, int]:
+    return item[1].data_offsets
+
+
+def _unsupported(name: str, entry: Entry) -> FileRefused:
+    if len(entry.shape) > MAX_RANK:
+        return corrupt(name, f"has {len(entry.shape)} dimensions; at most {MAX_RANK} are allowed")
+    dtype = excerpt(entry.dtype)
+    message = f"tensor {excerpt(name)} has the dtype {dtype}, which is not supported"
+    return FileRefused("lora_unsupported_dtype", message)
+
+
+class _Extent(NamedTuple):
+    nbytes: int
+    stride: tuple[int, ...]  # row-major, in elements
+    overflows: bool  # a zero hides a product that is too large
+
+
+# Keys are short, so that no file fills the memory; the hundreds of tensors of one share a few.
+@lru_cache(maxsize=1024)
+def _extent(bits: int, shape: tuple[int, ...]) -> _Extent:
     nbytes = prod(shape) * bits // 8
-    if end - begin != nbytes:
-        raise _corrupt(name, f"takes {nbytes} bytes but its offsets span {end - begin}")
-    if not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BITS:
-        raise _corrupt(name, "has dimensions that overflow")
-    tensor = Tensor(name, entry["dtype"], shape, _row_major(shape), data_begin + begin)
-    return begin, end, tensor
-
-
-def _dtype_bits(name: str, dtype: Any) -> int:
-    if not isinstance(dtype, str):
-        raise _corrupt(name, "has a dtype that is not a string")
-    bits = DTYPE_BITS.get(dtype)
-    if bits is None:
-        message = f"tensor {excerpt(name)} has the dtype {excerpt(dtype)}, which is not supported"
-        raise FileRefused("lora_unsupported_dtype", message)
-    return bits
-
-
-def _integers(name: str, value: Any, field: str) -> tuple[int, ...]:
-    # type() and not isinstance(): true and false are instances of int.
-    if not isinstance(value, list) or any(type(item) is not int for item in value):
-        raise _corrupt(name, f"has a {field} that is not a list of integers")
-    return tuple(value)
-
-
-def _offsets(name: str, value: Any) -> tuple[int, int]:
-    match _integers(name, value, "data_offsets"):
-        case (begin, end) if begin <= end:
-            return begin, end
-    raise _corrupt(name, "has data_offsets that are not [begin, end]")
-
-
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    overflows = not nbytes and prod(filter(None, shape)) * bits > MAX_NONZERO_BITS
     strides: list[int] = []
     step = 1
     for size in reversed(shape):
         strides.append(step)
         step *= size
-    return tuple(reversed(strides))
+    return _Extent(nbytes, tuple(reversed(strides)), overflows)
 
 
-def _refuse_gaps(spans: list[_Span]) -> None:
-    first_begin, _, first = spans[0]
-    if first_begin:
-        raise _corrupt(first.name, f"is the first, but begins at {first_begin} and not at 0")
-    for (_, end, _), (begin, _, tensor) in pairwise(spans):
-        if begin != end:
-            flaw = "leaves a hole" if begin > end else "overlaps another tensor"
-            raise _corrupt(
-                tensor.name, f"{flaw}: it begins at {begin}, the one before ends at {end}"
-            )
-
-
-def _metadata(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise FileRefused("lora_corrupt", f"{_METADATA} is not an object")
-    for key, text in value.items():
-        _refuse_name(key, f"a key of {_METADATA}")
-        if not isinstance(text, str) or has_surrogate(text):
-            message = f"{_METADATA} has no valid string for {excerpt(key)}"
+def _refuse_metadata(metadata: Mapping[str, str]) -> None:
+    _refuse_names(metadata, f"a key of {METADATA}")
+    for key, text in metadata.items():
+        if has_surrogate(text):
+            message = f"{METADATA} has no valid string for {excerpt(key)}"
             raise FileRefused("lora_corrupt", message)
-    return value
+
+
+def _refuse_names(names: Collection[str], what: str) -> None:
+    # In nearly all files all names are plain, which is seen in one go.
+    together = "".join(names)
+    if together.isascii() and together.isprintable() and _fit(names):
+        return
+    for name in names:
+        _refuse_name(name, what)
+
+
+def _fit(names: Collection[str]) -> bool:
+    return not names or (min(map(len, names)) > 0 and max(map(len, names)) <= MAX_NAME_BYTES)
 
 
 def _refuse_name(name: str, what: str) -> None:
@@ -173,7 +170,3 @@ def _refuse_name(name: str, what: str) -> None:
     if len(name.encode()) > MAX_NAME_BYTES:
         message = f"{what} is over {MAX_NAME_BYTES} bytes long: {excerpt(name)}"
         raise FileRefused("lora_corrupt", message)
-
-
-def _corrupt(name: str, flaw: str) -> FileRefused:
-    return FileRefused("lora_corrupt", f"tensor {excerpt(name)} {flaw}")

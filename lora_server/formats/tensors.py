@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class Container(StrEnum):
     """The file formats that can hold an accepted LoRA."""
@@ -36,8 +38,7 @@ DTYPE_BITS: Mapping[str, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, gc=False):
     """One tensor as its container declares it, checked against the file's real size."""
 
     name: str

@@ -3,6 +3,7 @@
 Collections may be shared, so what is bounded is the number of visits, not of values.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ MAX_NAME_BYTES = 512
 MAX_METADATA_BYTES = 1024 * 1024  # keys and values together
 
 STATE_DICT = "state_dict"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(slots=True)
@@ -110,7 +113,7 @@ class _Level:
         """Return the dotted path of an item, checked as a tensor name."""
         if len(key) > MAX_NAME_BYTES or len((self.prefix + key).encode()) > MAX_NAME_BYTES:
             raise FileRefused(TOO_COMPLEX, f"a name of more than {MAX_NAME_BYTES} bytes")
-        if not self.prefix + key or any(_is_control(char) for char in key):
+        if not self.prefix + key or _CONTROL.search(key):
             reason = f"{excerpt(self.prefix + key)} is empty or has control characters: no name"
             raise FileRefused(CORRUPT, reason)
         return self.prefix + key
@@ -129,7 +132,3 @@ def _check_descent(path: list[_Level], value: object) -> None:
         raise FileRefused(CORRUPT, "a collection contains itself")
     if len(path) >= MAX_DEPTH:
         raise FileRefused(TOO_COMPLEX, f"collections nested more than {MAX_DEPTH} deep")
-
-
-def _is_control(char: str) -> bool:
-    return char < " " or "\x7f" <= char < "\xa0"

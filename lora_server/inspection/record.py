@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from lora_server.inspection import plain
 
@@ -178,15 +178,6 @@ class Inspection:
         """Return plain data: what `json.dumps` takes without help."""
         data: dict[str, Any] = plain.dump(self)
         return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Restore what `to_json` gave; ValueError where the data is of another shape."""
-        return plain.load(cls, data)
-
-    def public(self) -> dict[str, Any]:
-        """Return plain data without the private part."""
-        return {name: part for name, part in self.to_json().items() if name != "training"}
 
     def short(self) -> dict[str, Any]:
         """Return the short form that answers an upload."""

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from lora_server.formats.source import Read
-from lora_server.formats.tensors import Tensor
+from lora_server.formats.tensors import DTYPE_BITS, Tensor
 
 # struct's letter for each dtype that holds an alpha; BF16 has none and is the top half of F32.
 _FORMATS: Mapping[str, str] = {
@@ -41,7 +41,8 @@ def alphas(tensors: Iterable[Tensor], read: Read) -> list[float | None]:
     known: dict[tuple[str, bytes], float | None] = {}
     values = []
     for tensor in tensors:
-        raw = read(tensor.begin, tensor.nbytes) if math.prod(tensor.shape) == 1 else b""
+        nbytes = DTYPE_BITS[tensor.dtype] // 8
+        raw = read(tensor.begin, nbytes) if math.prod(tensor.shape) == 1 else b""
         key = (tensor.dtype, raw)
         if key not in known:
             known[key] = decode(*key)

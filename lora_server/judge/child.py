@@ -4,6 +4,7 @@ Run as `python -m lora_server.judge.child` with a socket for its standard input.
 path, and no handler for what it does not expect: any such thing ends it, which is a refusal.
 """
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -21,9 +22,10 @@ def main(jobs: Mapping[str, Job] = JOBS) -> None:
     """Serve until the other side closes the socket."""
     with socket.socket(fileno=0) as pool:
         confine()
+        gc.disable()  # a collection in the middle of a job would find nothing to free
         pool.sendall(wire.frame(wire.READY))
         while serve_one(pool, jobs):
-            pass
+            gc.collect(generation=0)  # what this job has left; what is older is not gone through
 
 
 def serve_one(pool: socket.socket, jobs: Mapping[str, Job]) -> bool:

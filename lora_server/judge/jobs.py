@@ -49,6 +49,16 @@ def judge(
     return _inspected(fd, whole_table(fd, extension, max_header_size))
 
 
+def rejudge(
+    fd: int, *, extension: str, max_header_size: int = safetensors.MAX_HEADER_SIZE
+) -> dict[str, Any]:
+    """Judge again a file that `judge` accepted before and whose bytes are the same since.
+
+    All of our own rules are applied. What the official library says of these bytes is known.
+    """
+    return _inspected(fd, whole_table(fd, extension, max_header_size, second_opinion=False))
+
+
 def preflight(
     fd: int, *, extension: str, file_size: int, max_header_size: int = safetensors.MAX_HEADER_SIZE
 ) -> dict[str, Any]:
@@ -82,6 +92,7 @@ def bare_header(fd: int, *, max_header_size: int = safetensors.MAX_HEADER_SIZE) 
 JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "head": head,
     "judge": judge,
+    "rejudge": rejudge,
     "preflight": preflight,
     "convert": convert,
     "bare_header": bare_header,

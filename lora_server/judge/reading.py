@@ -13,13 +13,23 @@ from lora_server.formats.tensors import TensorTable
 
 
 def whole_table(
-    fd: int, extension: str, max_header_size: int = safetensors.MAX_HEADER_SIZE
+    fd: int,
+    extension: str,
+    max_header_size: int = safetensors.MAX_HEADER_SIZE,
+    *,
+    second_opinion: bool = True,
 ) -> TensorTable:
-    """Read a whole file called `extension` (lower case, with its dot); raises FileRefused."""
+    """Read a whole file called `extension` (lower case, with its dot); raises FileRefused.
+
+    Without a second opinion, the official library is not asked about a safetensors file.
+    """
     kind = sniff(read_at(fd, 0, SNIFF_BYTES))
     check_extension(kind, extension)
     if kind is Kind.SAFETENSORS:
-        return _safetensors_table(fd, max_header_size)
+        table = _safetensors_table(fd, max_header_size)
+        if second_opinion:
+            _ask_official_library(fd, table)
+        return table
     return torch_table(fd)
 
 
@@ -35,7 +45,6 @@ def _safetensors_table(fd: int, max_header_size: int) -> TensorTable:
     tail_begin = max(file_size - polyglot.ZIP_TAIL_BYTES, 0)
     tail = read_at(fd, tail_begin, polyglot.ZIP_TAIL_BYTES)
     polyglot.refuse_zip_tail(tail, file_size=file_size)
-    _ask_official_library(fd, table)
     return table
 
 
@@ -69,9 +78,7 @@ def _ask_official_library(fd: int, table: TensorTable) -> None:
 
 def read_at(fd: int, offset: int, nbytes: int) -> bytes:
     """Return the `nbytes` at `offset`; fewer only where the file ends."""
-    parts: list[bytes] = []
-    while nbytes and (part := os.pread(fd, nbytes, offset)):
-        parts.append(part)
-        offset += len(part)
-        nbytes -= len(part)
-    return b"".join(parts)
+    data = os.pread(fd, nbytes, offset)
+    while len(data) < nbytes and (more := os.pread(fd, nbytes - len(data), offset + len(data))):
+        data += more
+    return data

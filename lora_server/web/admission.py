@@ -43,7 +43,7 @@ class Room:
 
     max_file_bytes: int
     free: int
-    promised: int  # to uploads in flight; what they have written of it counts twice
+    promised: int  # to uploads in flight, and not written yet
     reserve: int
 
 
@@ -84,17 +84,36 @@ def _boundary(content_type: str) -> str:
     return boundary
 
 
+class Slot:
+    """What one upload was promised."""
+
+    def __init__(self, slots: "UploadSlots", size: int) -> None:
+        self._slots = slots
+        self._left = size
+        slots.promised += size
+
+    def written(self, size: int) -> None:
+        """Note that bytes are on disk, and so missing from its free space already."""
+        size = min(size, self._left)
+        self._left -= size
+        self._slots.promised -= size
+
+    def release(self) -> None:
+        """Note that nothing more will be written."""
+        self.written(self._left)
+
+
 class UploadSlots:
     """How many uploads may be in flight, in all and for one principal."""
 
     def __init__(self, *, total: int, per_principal: int) -> None:
-        self.promised = 0  # bytes of disk that the uploads in flight may take
+        self.promised = 0  # bytes of disk that the uploads in flight may still take
         self._total = total
         self._per_principal = per_principal
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def taken(self, subject: str, size: int) -> Iterator[None]:
+    def taken(self, subject: str, size: int) -> Iterator[Slot]:
         """Hold one slot for an upload of at most `size` bytes.
 
         Raises:
@@ -106,10 +125,10 @@ class UploadSlots:
         if self._taken.total() >= self._total:
             raise TooManyUploads(self._total, of_principal=False)
         self._taken[subject] += 1
-        self.promised += size
+        slot = Slot(self, size)
         try:
-            yield
+            yield slot
         finally:
-            self.promised -= size
+            slot.release()
             self._taken[subject] -= 1
             self._taken += Counter()  # drops the subjects that count zero

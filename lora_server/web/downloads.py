@@ -2,8 +2,9 @@
 
 import base64
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aiofiles
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from lora_server import names
 from lora_server.errors import FieldInvalid, Forbidden, LoraNotFound
+from lora_server.filesystem import facts_of
 from lora_server.records import FileFacts, StoredLora, Verdict
 from lora_server.web import library_schemas
 from lora_server.web.forms import parsed_query
@@ -27,7 +29,8 @@ async def download(request: web.Request) -> web.StreamResponse:
 
     `Repr-Digest` (RFC 9530) carries the recorded SHA-256 as long as it fits the file. With
     `strip_metadata`, and always without the admin scope, the training metadata is left out:
-    same tensors, another header, and neither ranges nor digest.
+    same tensors, another header, and neither ranges nor digest; a file that was changed by hand
+    is not there for that until it has been judged.
     """
     query = parsed_query(library_schemas.DownloadQuery, request)
     lora = await live(request)
@@ -58,11 +61,27 @@ def _whole(request: web.Request, lora: StoredLora, facts: FileFacts) -> web.Stre
         digest = base64.b64encode(bytes.fromhex(lora.sha256)).decode()
         headers["Repr-Digest"] = f"sha-256=:{digest}:"
     path = request.app[LIBRARY].store.layout.path(lora.location)
-    return _TheFileItself(path, headers=headers)
+    return _TheFileItself(path, facts, headers=headers)
 
 
 class _TheFileItself(web.FileResponse):
-    """A FileResponse that never takes a neighbour called `name.gz` for an encoding of the file."""
+    """A FileResponse of the file that was looked at, and of no other.
+
+    One that was swapped since is a 404. A neighbour called `name.gz` is no encoding of it.
+    """
+
+    def __init__(self, path: Path, facts: FileFacts, *, headers: Mapping[str, str]) -> None:
+        super().__init__(path, headers=headers)
+        self._facts = facts
+
+    def _make_response(self, request: web.BaseRequest, accept_encoding: str) -> Any:
+        result, file, status, encoding = super()._make_response(request, accept_encoding)
+        if facts_of(status) != self._facts:
+            if file:
+                file.close()
+            self.headers.pop("Repr-Digest", None)
+            raise FileNotFoundError
+        return result, file, status, encoding
 
     def _get_file_path_stat_encoding(
         self, accept_encoding: str
@@ -74,6 +93,8 @@ class _TheFileItself(web.FileResponse):
 async def _bare(request: web.Request, lora: StoredLora) -> web.StreamResponse:
     try:
         async with request.app[LIBRARY].store.opened_for_reading(lora.location) as fd:
+            if facts_of(os.fstat(fd)) != lora.facts:
+                raise LoraNotFound  # swapped by hand: nobody has judged what stands there now
             text, data_begin = await request.app[DOOR].bare_header(fd)
             head = _framed(text)
             response = web.StreamResponse(headers=_headers(lora))

@@ -11,7 +11,7 @@ from lora_server.library import Library
 from lora_server.records import Principal
 from lora_server.revocations import Revocations
 from lora_server.tokens import TokenVerifier
-from lora_server.web.admission import UploadSlots
+from lora_server.web.admission import Slot, UploadSlots
 from lora_server.web.draining import Drain
 from lora_server.web.logins import FailedLogins
 from lora_server.web.metrics import Metrics
@@ -36,3 +36,4 @@ AUDIT = web.RequestKey("AUDIT", dict[str, Any])  # what the audit log tells of t
 BOUNDARY = web.RequestKey("BOUNDARY", str)
 PRINCIPAL = web.RequestKey("PRINCIPAL", Principal)
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+SLOT = web.RequestKey("SLOT", Slot)

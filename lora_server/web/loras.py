@@ -25,6 +25,7 @@ from lora_server.web.keys import (
     LIBRARY,
     METRICS,
     PRINCIPAL,
+    SLOT,
 )
 from lora_server.web.uploads import Limits, MultipartUpload
 
@@ -205,7 +206,9 @@ async def has_content(request: web.Request) -> web.Response:
 async def _taken_in(request: web.Request, entity_types: tuple[str, ...]) -> StoredLora:
     server, storage = request.app[CONFIG].server, request.app[CONFIG].storage
     limits = Limits(storage.max_file_size, server.upload_idle_timeout, server.min_upload_rate)
-    incoming = MultipartUpload(request.content, request[BOUNDARY], limits, entity_types)
+    incoming = MultipartUpload(
+        request.content, request[BOUNDARY], limits, entity_types, written=request[SLOT].written
+    )
     metrics = request.app[METRICS]
     library = request.app[LIBRARY]
     lora = await ingest(

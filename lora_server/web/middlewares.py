@@ -29,6 +29,7 @@ from lora_server.web.keys import (
     PRINCIPAL,
     REQUEST_ID,
     ROUTES,
+    SLOT,
     SLOTS,
     VERIFIER,
 )
@@ -121,7 +122,7 @@ async def _upload_admitted(request: web.Request, handler: Handler) -> web.Stream
     request[BOUNDARY] = admission.admit(head, room)
     slot = slots.taken(request[PRINCIPAL].subject, head.most_bytes(storage.max_file_size))
     async with request.app[DRAIN].upload():
-        with slot:
+        with slot as request[SLOT]:
             await expectations.answer(request)
             return await handler(request)
 

@@ -46,6 +46,15 @@ STATUS: Mapping[type[LoraServerError], HTTPStatus] = {
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 
+_SENTENCES: Mapping[int, str] = {
+    HTTPStatus.BAD_REQUEST: "This cannot be read as an HTTP request; mend what sends it.",
+    HTTPStatus.NOT_FOUND: "Nothing is at this path; /openapi.json lists all that there are.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path takes only the methods that the Allow header names.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than this path takes; send less.",
+    HTTPStatus.EXPECTATION_FAILED: "Only 'Expect: 100-continue' can be met; send no other.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed; tell the operator, whose log says why.",
+}
+
 
 def answer(error: LoraServerError) -> web.Response:
     """Return the answer to an error, in FastAPI's shape."""
@@ -56,7 +65,12 @@ def answer(error: LoraServerError) -> web.Response:
 def answer_http(error: web.HTTPException) -> web.Response:
     """Return the framework's own refusal in the same shape."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return respond(schemas.Problem(detail=HTTPStatus(error.status).phrase), error.status, headers)
+    return respond(schemas.Problem(detail=sentence(error.status)), error.status, headers)
+
+
+def sentence(status: int) -> str:
+    """Return what to do about a refusal of the framework's own; nothing of the request is in it."""
+    return _SENTENCES.get(status, HTTPStatus(status).phrase)
 
 
 def reasons(error: LoraServerError) -> list[schemas.ValidationError]:

@@ -4,12 +4,13 @@ Its own answers and log lines quote what they could not parse, and that may be a
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+
+from lora_server.web import problems
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class _Protocol(web.RequestHandler):
             log.error("request.failed", remote=request.remote, status=status, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        body: dict[str, Any] = {"detail": HTTPStatus(status).phrase}
+        body: dict[str, Any] = {"detail": problems.sentence(status)}
         response = web.json_response(body, status=status, headers={"Server": "lora_server"})
         response.force_close()
         return response

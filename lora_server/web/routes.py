@@ -84,7 +84,7 @@ _ROUTES = (
         "Set base model, trigger words and notes",
         body=library_schemas.LoRAPatch,
         answer=library_schemas.LoRA,
-        statuses=_GONE,
+        statuses=(*_GONE, HTTPStatus.INSUFFICIENT_STORAGE),
         action="patch",
     ),
     _admin(

@@ -25,7 +25,11 @@ async def livez(request: web.Request) -> web.Response:  # noqa: ARG001 - the sig
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Tell whether storage and catalogue can be used and new work is taken."""
+    """Tell whether storage and catalogue can be used and new work is taken.
+
+    When the disk could not keep what it took, the answer is no until an upload has been stored
+    durably again, or the server was restarted.
+    """
     draining = request.app[DRAIN].draining
     if not draining and await request.app[READINESS].ready():
         return answers.respond(schemas.Health(status="ok"))

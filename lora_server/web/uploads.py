@@ -4,7 +4,7 @@ Everything that is counted has a name below; `web.parts` knows the framing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from aiohttp import StreamReader, web
@@ -42,14 +42,23 @@ class Limits:
 class MultipartUpload:
     """One upload that is still arriving (`ingest.Incoming`).
 
+    `written` is told how many more bytes of the file are on disk.
+
     Every method raises UploadStalled, UploadCut, UploadTooLarge or MalformedUpload for a body
     that goes wrong, and FieldInvalid for a part that does.
     """
 
     def __init__(
-        self, content: StreamReader, boundary: str, limits: Limits, entity_types: tuple[str, ...]
+        self,
+        content: StreamReader,
+        boundary: str,
+        limits: Limits,
+        entity_types: tuple[str, ...],
+        *,
+        written: Callable[[int], None],
     ) -> None:
         self._body = _Body(content, limits)
+        self._written = written
         self._limits = limits
         self._entity_types = entity_types
         self._fields: dict[str, str] = {}
@@ -68,10 +77,11 @@ class MultipartUpload:
         """Yield the file in blocks of about BLOCK_BYTES, each a list of chunks.
 
         The first PROMPT_BLOCKS are smaller, as the bytes come: a client that sends a bad header
-        and then dawdles hears of the header.
+        and then dawdles hears of the header. Who asks for a block has the one before the last
+        on disk (`StagedFile.write`).
         """
         block: list[bytes] = []
-        gathered = total = yielded = 0
+        gathered = total = yielded = being_written = 0
         while isinstance(event := await self._event(), bytes):
             block.append(event)
             gathered += len(event)
@@ -81,7 +91,8 @@ class MultipartUpload:
             full = gathered >= BLOCK_BYTES or len(block) >= BLOCK_CHUNKS
             if full or yielded < PROMPT_BLOCKS:
                 yield block
-                block, gathered, yielded = [], 0, yielded + 1
+                self._written(being_written)
+                block, being_written, gathered, yielded = [], gathered, 0, yielded + 1
         if block:
             yield block
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lora_server.cli.commands import ENTRIES, Entry
 from tests.cli.conftest import Run
 
 COMMANDS = (
@@ -11,11 +12,12 @@ COMMANDS = (
     ("key", "new"),
     ("config", "check"),
     ("config", "show"),
+    ("upload",),
 )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_gives_an_example(run: Run, command: tuple[str, str]) -> None:
+def test_help_gives_an_example(run: Run, command: tuple[str, ...]) -> None:
     """Every command explains itself and shows how it is called."""
     done = run(*command, "--help")
 
@@ -23,11 +25,20 @@ def test_help_gives_an_example(run: Run, command: tuple[str, str]) -> None:
     assert f"Example: lora-server {' '.join(command)}" in done.stdout
 
 
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_each_command_is_what_the_list_says(entry: Entry) -> None:
+    """The list of commands says of each what its own help says, and each shows how it is called."""
+    command = entry.load()
+
+    assert command.help.strip().split("\n\n")[0] == entry.summary
+    assert hasattr(command, "commands") or f"lora-server {entry.name}" in command.epilog
+
+
 def test_bare_command_shows_what_there_is(run: Run) -> None:
     """Called with nothing, it lists its commands."""
     done = run()
 
-    assert all(noun in done.stdout + done.stderr for noun, _ in COMMANDS)
+    assert all(command[0] in done.stdout + done.stderr for command in COMMANDS)
 
 
 def test_version(run: Run) -> None:

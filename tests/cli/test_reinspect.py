@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from lora_server.uninterrupted import meanwhile
 from tests.calls import LORA, lora_bytes
 from tests.cli.conftest import ROOT, Run
 from tests.daemon import Daemon, serving
@@ -90,11 +91,19 @@ async def test_old_verdicts_are_replaced(daemon: Daemon, run: Run) -> None:
     assert await _shown(daemon) == before
 
 
+async def _touched_again_and_again(path: Path) -> None:
+    """Keep the server from taking a file for one that has come to rest."""
+    while True:
+        await asyncio.to_thread(path.touch)
+        await asyncio.sleep(0.1)
+
+
 async def test_files_changed_by_hand_are_left_to_the_server(daemon: Daemon, run: Run) -> None:
     """A file that is not the one in the catalogue is skipped, as is one that is gone."""
-    styles = daemon.config.storage.models_dir / "styles"
-    await asyncio.to_thread((styles / "a.safetensors").write_bytes, b"changed a moment ago")
-    done = await _reinspected(run, "--json")
+    path = daemon.config.storage.models_dir / "styles" / "a.safetensors"
+    await asyncio.to_thread(path.write_bytes, b"changed a moment ago")
+    async with meanwhile(_touched_again_and_again(path)):
+        done = await _reinspected(run, "--json")
 
     assert json.loads(done.stdout)["files"] == 2
     assert json.loads(done.stdout)["skipped"] == 1

@@ -1,6 +1,5 @@
 """Each check: what makes it speak, how loudly, and which modules it names."""
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 from lora_server.evaluation.report import Finding, Result, Verdict
 from lora_server.evaluation.verdict import headline, verdict_of
 from lora_server.evaluation.weights.evaluating import evaluate
-from tests.evaluation.files import Array, Tensors, content, evaluated, lora, opened
-from tests.formats.torch_bytes import torch_zip  # noqa: F401
+from tests.evaluation.files import Array, Tensors, evaluated, lora, opened
+from tests.formats.torch_bytes import held, tensor, torch_zip
 
 RANK = 8
 
@@ -37,9 +36,9 @@ def findings(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> dic
     return {finding.id: finding for finding in evaluated(tensors, metadata).findings}
 
 
-def changed(name: str, values: Array, dtype: str = "F16", **options: float) -> Tensors:
+def changed(name: str, values: Array, dtype: str = "F16") -> Tensors:
     """Return the healthy LoRA with one tensor of the module number 3 replaced or added."""
-    return {**healthy(**options), f"{path_of(3)}.{name}": (dtype, values)}  # type: ignore[arg-type]
+    return {**healthy(), f"{path_of(3)}.{name}": (dtype, values)}
 
 
 def test_an_ordinary_lora_passes() -> None:
@@ -85,8 +84,10 @@ def test_a_bad_number_beside_the_halves_fails_too(name: str, shape: tuple[int, .
 
 def test_an_update_beyond_double_precision_fails() -> None:
     """Finite halves whose product is not."""
-    tensors = changed("lora_down.weight", np.full((RANK, 40), 1e300), "F64")
-    tensors |= {f"{path_of(3)}.lora_up.weight": ("F64", np.full((30, RANK), 1e300))}  # type: ignore[operator]
+    tensors = {
+        **changed("lora_down.weight", np.full((RANK, 40), 1e300), "F64"),
+        f"{path_of(3)}.lora_up.weight": ("F64", np.full((30, RANK), 1e300)),
+    }
 
     assert findings(tensors)["W01"].result is Result.FAIL
 
@@ -167,7 +168,10 @@ def test_dtypes_that_are_mixed_or_coarse_are_warned_of() -> None:
 
 def test_entries_that_may_pass_fp16_are_warned_of() -> None:
     """W05: the bound on an entry, for each module."""
-    tensors = changed("lora_up.weight", np.full((30, RANK), 60000.0))
+    tensors = {
+        **changed("lora_up.weight", np.full((30, RANK), 60000.0)),
+        f"{path_of(3)}.alpha": ("F32", np.array(16.0)),
+    }
 
     finding = findings(tensors)["W05"]
 
@@ -306,16 +310,13 @@ def test_a_norm_beside_measured_modules_leaves_nothing_open() -> None:
 
 
 def test_a_pickle_is_for_a_person_to_look_at() -> None:
-    """W12: the same numbers as from safetensors, and a review."""
-    torch = pytest.importorskip("torch")
-
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(values.astype(np.float32).T)).T
-        for name, (_, values) in healthy(alpha=None).items()
-    }
-    buffer = io.BytesIO()
-    torch.save(tensors, buffer)
-    with opened(buffer.getvalue()) as fd:
+    """W12: the same numbers as from safetensors, from transposed tensors too, and a review."""
+    root: dict[object, object] = {}
+    for key, (name, (_, values)) in enumerate(healthy(alpha=None).items()):
+        transposed = np.ascontiguousarray(values.T.astype(np.float32))
+        storage = held(transposed.tobytes(), key=str(key))
+        root[name] = tensor(storage, values.shape, (1, values.shape[0]))
+    with opened(torch_zip(root)) as fd:
         result = evaluate(fd, ".pt", lambda _share, _what: None)
 
     expected = evaluated(healthy(alpha=None, dtype="F32")).measure.frobenius
@@ -351,9 +352,3 @@ def test_the_headline_gives_the_main_reason() -> None:
     reasons = [made(Result.INFO), made(Result.WARN), made(Result.REVIEW)]
 
     assert headline(reasons) == "Review: It is warn (1 more)."
-
-
-def test_content_is_what_is_measured() -> None:
-    """The kit's own file is one that the door lets in."""
-    with opened(content(healthy())) as fd:
-        evaluate(fd, ".safetensors", lambda _share, _what: None)

@@ -334,6 +334,19 @@ def test_rslora_as_the_metadata_says() -> None:
     agrees(module, 2 * up @ down)
 
 
+@pytest.mark.parametrize("begin", range(0, 2**16, 2**14))
+def test_every_half_precision_number(begin: int) -> None:
+    """All codes that are numbers, subnormal ones too, count as numpy has them."""
+    values = np.arange(begin, begin + 2**14, dtype=np.uint16).view(np.float16)
+    values = values[np.isfinite(values)][:, None]
+
+    module = only(lora(UNET, np.ones((1, 1)), values, dtype="F16"))
+
+    expected = np.linalg.norm(values.astype(np.float64))
+    assert module.frobenius == pytest.approx(expected, rel=1e-5)
+    assert module.max_entry_bound == pytest.approx(np.abs(values).max(), rel=1e-5)
+
+
 FLOAT8 = {
     # A code, and its value by the formats' definitions.
     "F8_E4M3": {0x38: 1.0, 0x7E: 448.0, 0x01: 2.0**-9, 0xB8: -1.0, 0x08: 2.0**-6},

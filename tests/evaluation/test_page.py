@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pytest
 from justhtml import Element, JustHTML
 
 from lora_server.evaluation.page import render
+from lora_server.evaluation.report import HeatMap
 from lora_server.evaluation.wording import printable, shortened
 from tests.evaluation.reports import ALL, HOSTILE_NAMES, UNAVAILABLE, healthy
 
@@ -36,7 +38,12 @@ def tree(name: str) -> JustHTML:
 @cache
 def elements(name: str, selector: str = "*") -> list[Element]:
     """Return the elements of a page that a selector names."""
-    return [node for node in tree(name).query(selector) if isinstance(node, Element)]
+    return of(tree(name), selector)
+
+
+def of(document: JustHTML | Element, selector: str) -> list[Element]:
+    """Return the elements below one that a selector names."""
+    return [node for node in document.query(selector) if isinstance(node, Element)]
 
 
 def words(element: Element) -> str:
@@ -113,7 +120,7 @@ def test_headings_are_in_order(name: str) -> None:
 def test_every_plot_has_a_name_a_description_and_its_numbers(name: str) -> None:
     """Who cannot see a plot reads what it shows, and finds the numbers under it."""
     for figure in elements(name, "figure"):
-        (svg,) = (node for node in figure.query("svg") if isinstance(node, Element))
+        (svg,) = of(figure, "svg")
         named = [
             words(target)
             for key in (svg.attrs["aria-labelledby"] or "").split()
@@ -135,8 +142,7 @@ def test_tables_have_captions_and_headings(name: str) -> None:
         width = len(list(table.query("thead th[scope=col]")))
 
         assert len(list(table.query("caption"))) == 1
-        for row in table.query("tbody tr"):
-            assert isinstance(row, Element)
+        for row in of(table, "tbody tr"):
             assert len(list(row.query("th[scope=row]"))) == 1
             assert len(list(row.query("td"))) == width - 1
 
@@ -225,8 +231,8 @@ def test_resizing_is_told_in_words_and_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("name", "plots"),
     [
-        ("healthy", ["spectrum", "ranks", "depth", "targets", "groups", "parts", "company"]),
-        ("lonely", ["spectrum", "ranks", "depth", "targets", "groups", "parts"]),
+        ("healthy", ["spectrum", "ranks", "depth-1", "targets", "groups", "parts", "company"]),
+        ("lonely", ["spectrum", "ranks", "depth-1", "targets", "groups", "parts"]),
         ("unmeasured", ["company"]),
     ],
 )
@@ -295,11 +301,37 @@ def test_no_character_of_the_page_steers() -> None:
 
 def test_heat_map_cells_without_modules_are_not_drawn_as_zero() -> None:
     """A hole in the model is a dot, and a dash in the table."""
-    circles = elements("healthy", "#fig-depth circle.absent")
-    cells = [words(cell) for cell in elements("healthy", "#fig-depth tbody td")]
+    circles = elements("healthy", "#fig-depth-1 circle.absent")
+    cells = [words(cell) for cell in elements("healthy", "#fig-depth-1 tbody td")]
 
     assert len(circles) == 1
     assert cells.count("\N{EN DASH}") == 1
+
+
+def test_text_encoders_have_a_heat_map_of_their_own() -> None:
+    """Targets that share no block are drawn apart, instead of as one map full of holes."""
+    names, blocks = ("attention", "text encoder"), ("IN 4", "OUT 0", "te1 0", "te1 1")
+    energy = ((0.5, 0.3, None, None), (None, None, 0.15, 0.05))
+    report = healthy()
+    weights = replace(report.weights, heat_map=HeatMap(names, blocks, energy))
+    plots = JustHTML(render(replace(report, weights=weights)), sanitize=False)
+
+    titles = [words(title) for title in of(plots, "figure[id^=fig-depth] h3")]
+    first = [words(cell) for cell in of(plots, "#fig-depth-1 tbody th, #fig-depth-1 tbody td")]
+    assert titles == ["Depth of the model: IN, OUT", "Depth of the model: te1"]
+    assert first == ["IN 4", "50.0 %", "OUT 0", "30.0 %"]
+    assert not of(plots, "circle.absent")
+
+
+def test_advice_that_leaves_the_verdict_alone_does_not_come_first() -> None:
+    """A check that nobody asked for is an option, and the verdict's word is not said twice."""
+    hint = replace(UNAVAILABLE, advice="Configure the base model.")
+    report = replace(healthy(), findings=(hint,), headline="Pass: all is well.")
+    banner = words(of(JustHTML(render(report), sanitize=False), ".verdict")[0])
+
+    assert "All is well." in banner
+    assert banner.count("Pass") == 1
+    assert "Nothing has to be done. Optional: Configure the base model." in banner
 
 
 def test_a_page_is_the_same_every_time() -> None:

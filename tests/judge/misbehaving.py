@@ -71,7 +71,30 @@ def situation(_: int) -> dict[str, Any]:
     }
 
 
-EXTRA = (sleep, spin, hoard, write, end, babble, babble_later, echo, situation)
+class Litter(list["Litter"]):
+    """Something that a job leaves behind; it counts how many are alive."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        """Come to be, and hold itself."""
+        super().__init__()
+        self.append(self)
+        Litter.alive += 1
+
+    def __del__(self) -> None:
+        """Cease to be."""
+        Litter.alive -= 1
+
+
+def litter(_: int) -> dict[str, Any]:
+    """Leave what only a collection frees, and tell how much of it there was before."""
+    before = Litter.alive
+    Litter()
+    return {"before": before}
+
+
+EXTRA = (sleep, spin, hoard, write, end, babble, babble_later, echo, situation, litter)
 
 if __name__ == "__main__":
     main({**JOBS, **{job.__name__: job for job in EXTRA}})

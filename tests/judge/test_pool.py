@@ -96,6 +96,11 @@ async def test_answers_do_not_mix() -> None:
     assert answers == [{"content": str(number), "number": number} for number in range(100)]
 
 
+async def test_no_job_finds_what_another_left(lone: JudgePool, fd: int) -> None:
+    """What holds itself is freed when its job is done, so that a child does not grow."""
+    assert [await lone.run("litter", fd) for _ in range(3)] == [{"before": 0}] * 3
+
+
 async def test_a_killed_child_refuses_its_file(lone: JudgePool, fd: int) -> None:
     """A child that is killed in the middle of a job takes only that job with it."""
     pid = await pid_of(lone, fd)
@@ -224,6 +229,7 @@ async def test_a_child_is_poor(fd: int, monkeypatch: pytest.MonkeyPatch) -> None
     names = {name for name in found["environment"] if name != "LC_CTYPE"}
     assert names == {
         "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "OPENBLAS_NUM_THREADS",
+        "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_",
     }  # fmt: skip
     # The socket, the two outputs, the file, and the listing itself.
     assert len(found["descriptors"]) == 5

@@ -74,7 +74,7 @@ def main() -> None:
         "interfaces": [name for _, name in socket.if_nameindex()]
         if outcome(socket.if_nameindex) == "ok"
         else [],
-        "credentials": outcome(lambda: _credentials()),
+        "credentials": outcome(_credentials),
     }
     print("PROBE " + json.dumps(found), flush=True)  # noqa: T201 - the journal takes it
 

@@ -1,8 +1,9 @@
 """Energy over the depth of the model: a row for each target, a column for each block."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -12,7 +13,8 @@ from lora_server.evaluation.report import HeatMap
 from lora_server.evaluation.wording import percent, shortened
 
 TITLE = "Depth of the model"
-MOST_ROWS, MOST_COLUMNS = 16, 128
+MOST_ROWS, MOST_COLUMNS, MOST_MAPS = 16, 128, 3
+MOST_KINDS = 4  # that are named in a title
 STEPS = 7  # each twice the one below; the style sheet has a colour for each
 _WIDE_FROM = 24  # columns
 _LABEL, _CELL_HEIGHT, _LEGEND = 128.0, 20.0, 62.0
@@ -20,62 +22,104 @@ _NAME_CHARS = 19
 _DIGITS = "0123456789"
 
 
-def figure(heat_map: HeatMap) -> Figure | None:
-    """Return the heat map; None where nothing has a depth."""
-    rows = _strongest_rows(heat_map)
-    peak = max((cell for _, cells in rows for cell in cells if cell), default=0.0)
-    if not peak:
-        return None
+def figures(heat_map: HeatMap) -> list[Figure]:
+    """Return a heat map for each set of targets that share blocks, the strongest first.
+
+    A text encoder shares no block with the denoiser: drawn together, most of the map is holes.
+    """
     columns = heat_map.columns[:MOST_COLUMNS]
-    name, place = _peak(rows, columns, peak)
+    maps = [_trimmed(rows, columns) for rows in _connected(_rows(heat_map, len(columns)))]
+    maps = sorted((one for one in maps if one.peak > 0), key=lambda one: -one.peak)[:MOST_MAPS]
     left_out = len(heat_map.columns) - len(columns)
-    rest = f" The first {len(columns)} of {len(heat_map.columns)} blocks." if left_out > 0 else ""
-    return Figure(
-        key="depth",
-        title=TITLE,
-        reading=(
-            f"Most of it, {percent(peak)} of the energy, sits in {shortened(name, 40)} at block "
-            f"{shortened(place, 24)}. Each step of colour is twice the one before; a dot means "
-            f"that the file has no such module.{rest}"
-        ),
-        picture=_Map(rows, columns, peak).drawn(),
-        table=_table(rows, columns, len(heat_map.rows) - len(rows)),
-        wide=len(columns) > _WIDE_FROM,
-    )
+    return [_figure(one, index, left_out) for index, one in enumerate(maps)]
 
 
 Row = tuple[str, tuple[float | None, ...]]
 
 
-def _strongest_rows(heat_map: HeatMap) -> list[Row]:
-    """Return the rows that hold most, in their own order, each as long as the columns."""
-    count = min(len(heat_map.columns), MOST_COLUMNS)
+class _Cells(NamedTuple):
+    """Rows over columns, none of them empty."""
+
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    peak: float
+
+
+def _rows(heat_map: HeatMap, count: int) -> list[Row]:
+    """Return the rows that hold anything, each as long as the columns."""
     rows = [
         (name, (*cells[:count], *[None] * (count - len(cells))))
         for name, cells in zip(heat_map.rows, heat_map.energy, strict=False)
     ]
+    return [(name, cells) for name, cells in rows if any(cell is not None for cell in cells)]
+
+
+def _connected(rows: Iterable[Row]) -> list[list[Row]]:
+    """Return the rows in sets that have no column in common."""
+    sets: list[tuple[set[int], list[Row]]] = []
+    for row in rows:
+        places, members = {i for i, cell in enumerate(row[1]) if cell is not None}, [row]
+        apart = []
+        for others, held in sets:
+            if others & places:
+                places, members = places | others, held + members
+            else:
+                apart.append((others, held))
+        sets = [*apart, (places, members)]
+    return [members for _, members in sets]
+
+
+def _trimmed(rows: Sequence[Row], columns: Sequence[str]) -> _Cells:
+    """Return the strongest rows in their own order, and the columns that they fill."""
     totals = [sum(cell or 0.0 for cell in cells) for _, cells in rows]
     best = sorted(range(len(rows)), key=lambda index: -totals[index])[:MOST_ROWS]
-    return [rows[index] for index in sorted(best)]
+    kept = [rows[index] for index in sorted(best)]
+    used = [i for i in range(len(columns)) if any(cells[i] is not None for _, cells in kept)]
+    return _Cells(
+        rows=[(name, tuple(cells[i] for i in used)) for name, cells in kept],
+        columns=[columns[i] for i in used],
+        peak=max((cell for _, cells in kept for cell in cells if cell), default=0.0),
+    )
 
 
-def _peak(rows: Sequence[Row], columns: Sequence[str], peak: float) -> tuple[str, str]:
-    for name, cells in rows:
-        if peak in cells:
-            return name, columns[cells.index(peak)]
+def _figure(cells: _Cells, index: int, left_out: int) -> Figure:
+    key = f"depth-{index + 1}"
+    kinds = list(dict.fromkeys(_split(column)[0] for column in cells.columns))[:MOST_KINDS]
+    title = f"{TITLE}: {', '.join(shortened(kind, 20) for kind in kinds)}"
+    name, place = _peak(cells)
+    held = sum(cell or 0.0 for _, row in cells.rows for cell in row)
+    rest = f" {left_out} further blocks are left out." if left_out > 0 else ""
+    return Figure(
+        key=key,
+        title=title,
+        reading=(
+            f"{percent(held)} of the energy lies here; the strongest place, with "
+            f"{percent(cells.peak)}, is {shortened(name, 40)} at {shortened(place, 24)}. Each "
+            "step of colour is twice the one before; a dot means that the file has no such "
+            f"module.{rest}"
+        ),
+        picture=_Map(cells, key, title).drawn(),
+        table=_table(cells),
+        wide=len(cells.columns) > _WIDE_FROM,
+    )
+
+
+def _peak(cells: _Cells) -> tuple[str, str]:
+    for name, row in cells.rows:
+        if cells.peak in row:
+            return name, cells.columns[row.index(cells.peak)]
     return "", ""
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str], left_out: int) -> Table:
+def _table(cells: _Cells) -> Table:
     """Return the numbers with blocks downward, as there are more of them than targets."""
     return Table(
         caption="Share of the energy by block and target",
-        head=("Block", *(shortened(name, 28) for name, _ in rows)),
+        head=("Block", *(shortened(name, 28) for name, _ in cells.rows)),
         rows=tuple(
-            (shortened(column, 28), *(percent(cells[index]) for _, cells in rows))
-            for index, column in enumerate(columns)
+            (shortened(column, 28), *(percent(row[index]) for _, row in cells.rows))
+            for index, column in enumerate(cells.columns)
         ),
-        note=f"{left_out} weaker targets are left out." if left_out > 0 else "",
     )
 
 
@@ -89,11 +133,12 @@ def step(value: float, peak: float) -> int:
 class _Map:
     """The drawing: cells, block numbers under brackets of their kind, and the colour scale."""
 
-    def __init__(self, rows: Sequence[Row], columns: Sequence[str], peak: float) -> None:
-        self._rows, self._columns, self._peak = rows, columns, peak
-        self._width = 2 * WIDTH if len(columns) > _WIDE_FROM else WIDTH
-        self._cell = (self._width - _LABEL) / len(columns)
-        self._bottom = _CELL_HEIGHT * len(rows)
+    def __init__(self, cells: _Cells, key: str, title: str) -> None:
+        self._rows, self._columns, self._peak = cells
+        self._key, self._title = key, title
+        self._width = 2 * WIDTH if len(self._columns) > _WIDE_FROM else WIDTH
+        self._cell = (self._width - _LABEL) / len(self._columns)
+        self._bottom = _CELL_HEIGHT * len(self._rows)
 
     def drawn(self) -> Markup:
         """Return the picture."""
@@ -102,7 +147,7 @@ class _Map:
             f"cell is {percent(self._peak)}."
         )
         height = self._bottom + 40 + _LEGEND
-        drawing = Drawing("depth", TITLE, told, height=height, width=self._width)
+        drawing = Drawing(self._key, self._title, told, height=height, width=self._width)
         for row, (name, cells) in enumerate(self._rows):
             y = _CELL_HEIGHT * row
             words = shortened(name, _NAME_CHARS)

@@ -11,7 +11,7 @@ from lora_server.evaluation import wording
 from lora_server.evaluation.page import bars, company, heat, ranks, spectrum, tables
 from lora_server.evaluation.page.figure import Figure
 from lora_server.evaluation.report import Finding, Report, Result, Verdict, WeightsMeasure
-from lora_server.evaluation.telling import by_severity, first_step, resize_advice
+from lora_server.evaluation.telling import by_severity, first_step, reason, resize_advice
 
 # Over HTTP the same goes into a header, which can forbid framing too.
 POLICY = (
@@ -63,6 +63,7 @@ def render(report: Report) -> str:
         badge=VERDICTS[report.verdict],
         badges=RESULTS,
         first_step=first_step(report),
+        reason=reason(report),
         tiles=_tiles(report),
         findings=[f for f in findings if f.result is not Result.PASS][:MOST_FINDINGS],
         passed=[f for f in findings if f.result is Result.PASS][:MOST_FINDINGS],
@@ -84,12 +85,13 @@ def _left_out(findings: Sequence[Finding]) -> int:
 
 
 def _place_figures(weights: WeightsMeasure) -> list[Figure]:
-    return _present(
-        heat.figure(weights.heat_map),
+    maps = heat.figures(weights.heat_map)
+    bar_charts = _present(
         bars.figure("targets", "Energy by kind of layer", weights.targets),
         bars.figure("groups", "Energy by block group", weights.groups),
         bars.figure("parts", "Energy by part of the model", weights.parts),
     )
+    return [*maps[:1], *bar_charts, *maps[1:]]
 
 
 def _present(*figures: Figure | None) -> list[Figure]:

@@ -16,7 +16,7 @@ TITLE = "How fast the singular values fall"
 STRONGEST = 3
 _LEFT, _RIGHT, _HEIGHT = 48.0, 12.0, 190.0
 _ROW = 16.0
-_MAX_DECADES = 6
+_MAX_DECADES, _FEW_DECADES = 6, 2
 _NAME_CHARS = 54
 _TICKS = (1, 8, 16, 32, 48, 64)
 
@@ -143,10 +143,12 @@ class _Plot:
         return self._top + max(depth, 0.0) / self._decades * _HEIGHT
 
     def _draw_axes(self, drawing: Drawing) -> None:
-        for decade in range(self._decades + 1):
-            y = self._top + decade / self._decades * _HEIGHT
+        between = (1.0, 0.5, 0.2) if self._decades <= _FEW_DECADES else (1.0,)
+        shares = [part / 10**decade for decade in range(self._decades) for part in between]
+        for share in (*shares, 10.0**-self._decades):
+            y = self._y(share)
             drawing.line((_LEFT, y), (WIDTH - _RIGHT, y), "grid")
-            drawing.text((_LEFT - 6, y + 4), f"{10.0 ** (2 - decade):g} %", anchor="end")
+            drawing.text((_LEFT - 6, y + 4), f"{100 * share:g} %", anchor="end")
         for k in sorted({*_TICKS, self._length}):
             crowded = k != self._length and self._length - k < self._length / 12
             if k <= self._length and not crowded:

@@ -87,6 +87,7 @@ def module_table(weights: WeightsMeasure) -> Table | None:
     shown = strongest(weights.modules, MOST_MODULES)
     if not shown:
         return None
+    partial = any(module.partial for module in shown)
     return Table(
         caption=f"The {len(shown)} modules with the most energy",
         head=(
@@ -100,15 +101,15 @@ def module_table(weights: WeightsMeasure) -> Table | None:
             "k99",
             "Scale",
             "Type",
-            "Partial because",
+            *(["Partial because"] if partial else []),
         ),
-        rows=tuple(_module_row(module) for module in shown),
+        rows=tuple(_module_row(module, partial=partial) for module in shown),
         texts=frozenset({0, 1, 9, 10}),
         note=_others(weights, shown),
     )
 
 
-def _module_row(module: ModuleMeasure) -> tuple[str, ...]:
+def _module_row(module: ModuleMeasure, *, partial: bool) -> tuple[str, ...]:
     return (
         shortened(module.path, _MODULE_CHARS),
         shortened(module.target, 28),
@@ -120,7 +121,7 @@ def _module_row(module: ModuleMeasure) -> tuple[str, ...]:
         number(module.k99),
         number(module.scale),
         shortened(f"{module.family} {module.dtype}", 20),
-        shortened(module.partial, _REASON_CHARS),
+        *([shortened(module.partial, _REASON_CHARS)] if partial else []),
     )
 
 

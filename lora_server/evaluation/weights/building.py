@@ -204,6 +204,8 @@ def _kronecker_factor(reader: Reader, module: Adapted, name: str) -> Halves | Ro
 
 def _full(reader: Reader, module: Adapted) -> Composed:
     tensor = module.parts.get("diff")
+    if tensor is None and "diff_b" in module.parts:
+        return Unmeasured("a vector is no update of a matrix", zero_is_nothing=True)
     if tensor is None:
         return Unmeasured("whole weights take the place of the base's, which are not known")
     if len(tensor.shape) < _MATRIX_DIMS:

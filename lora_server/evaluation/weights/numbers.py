@@ -31,6 +31,10 @@ _WIDE = frozenset({"F64", "I32", "U32", "I64", "U64"})
 FLOAT8 = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"})
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", *FLOAT8})
 
+_HALF_MAGNITUDE, _HALF_INFINITY = 0x7FFF, 0x7C00
+_HALF_BITS = np.int32(0x0FFFE000 - 2**31)  # the sign, five bits of exponent, ten of fraction
+_HALF_BIAS = np.float32(2.0**112)
+
 # Elements that a block of work holds, so that it and its result stay in a core's own cache.
 _STRIPE = 64 * 1024
 
@@ -62,8 +66,19 @@ def _bfloat16(raw: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
 
 
 def _float16(raw: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
-    # numpy's own conversion goes number by number.
-    _look_up(_half_table(), raw.view("<u2"), out)
+    # numpy's own conversion goes number by number. Exponent and fraction are moved to where
+    # float32 has them; the multiplication makes up for the different bias.
+    codes = raw.view("<u2")
+    for begin in range(0, codes.size, _STRIPE):
+        stripe, target = codes[begin : begin + _STRIPE], out[begin : begin + _STRIPE]
+        if int((stripe & _HALF_MAGNITUDE).max()) >= _HALF_INFINITY:
+            _look_up(_half_table(), stripe, target)
+            continue
+        bits = target.view(np.int32)
+        np.copyto(bits, stripe.view("<i2"))
+        np.left_shift(bits, 13, out=bits)
+        np.bitwise_and(bits, _HALF_BITS, out=bits)
+        np.multiply(target, _HALF_BIAS, out=target)
 
 
 def _float8(dtype: str) -> Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], None]:
