@@ -13,8 +13,9 @@ from tests.wire import BOUNDARY, body, file_part, part
 
 T = TypeVar("T")
 
-API = "http://127.0.0.1:8080/api/v1"
-UPLOAD = f"{API}/admin/lora/upload"
+ORIGIN = "http://127.0.0.1:8080"
+API = f"{ORIGIN}/api/v1"
+ADDRESS = "127.0.0.7"  # of the client; told from a proxy's
 LARGEST = 500 * 1024 * 1024
 BLOCK = 4 * 1024 * 1024
 TAIL = 1024 * 1024  # what an upload keeps back until it is let through
@@ -41,7 +42,9 @@ class Caller:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[aiohttp.ClientSession]:
         """Open a client."""
-        connector = aiohttp.TCPConnector(force_close=True, limit=0)
+        connector = aiohttp.TCPConnector(
+            force_close=True, limit=0, ssl=False, local_addr=(ADDRESS, 0)
+        )
         timeout = aiohttp.ClientTimeout(total=120)
         async with aiohttp.ClientSession(
             connector=connector, headers=self.headers, timeout=timeout
@@ -84,22 +87,26 @@ def form(name: str, size: int = 1000) -> bytes:
 
 
 async def post(
-    client: aiohttp.ClientSession, data: Any, headers: dict[str, str] | None = None
+    client: aiohttp.ClientSession,
+    data: Any,
+    headers: dict[str, str] | None = None,
+    origin: str = ORIGIN,
 ) -> tuple[int, Any]:
     """Send an upload."""
-    async with client.post(UPLOAD, data=data, headers=MULTIPART | (headers or {})) as answer:
+    url = f"{origin}/api/v1/admin/lora/upload"
+    async with client.post(url, data=data, headers=MULTIPART | (headers or {})) as answer:
         return answer.status, await answer.json()
 
 
 class HeldUpload:
     """An upload whose last bytes are held back until `let_through`."""
 
-    def __init__(self, client: aiohttp.ClientSession, content: bytes) -> None:
+    def __init__(self, client: aiohttp.ClientSession, content: bytes, origin: str = ORIGIN) -> None:
         self._content = memoryview(content)
         self._waiting = asyncio.Event()
         self._through = asyncio.Event()
         length = {"Content-Length": str(len(content))}
-        self.answer = asyncio.create_task(post(client, self._blocks(), length))
+        self.answer = asyncio.create_task(post(client, self._blocks(), length, origin))
 
     async def waiting(self) -> None:
         """Wait until only the last bytes are to be sent."""

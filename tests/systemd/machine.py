@@ -8,13 +8,14 @@ import subprocess
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 BOOT_S = 60
+_REBOOT = 133  # what nspawn exits with when the machine wants to be started again
+_STATE = ("systemctl", "is-system-running")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Without these rights the device and address rules of units are silently not enforced.
@@ -43,19 +44,10 @@ class Machine:
 
     def __init__(self, root: Path, *, binds: tuple[str, ...], log: Path) -> None:
         self.root = root
-        group = {"GROUP": f"lora-server-test-{os.getpid()}"}
-        self._environment = os.environ | group
-        command = (*_UNSHARE, _PREPARE, "boot", *_NSPAWN, f"--directory={root}", *binds)
-        with log.open("ab") as console:
-            self._supervisor = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                env=self._environment,
-            )
-        self._await_boot(before=None)
+        self._environment = os.environ | {"GROUP": f"lora-server-test-{os.getpid()}"}
+        self._command = (*_UNSHARE, _PREPARE, "boot", *_NSPAWN, f"--directory={root}", *binds)
+        self._log = log
+        self._supervisor = self._started()
 
     def run(self, *command: str, check: bool = True, given: str = "") -> str:
         """Run a command as root in the machine, and return what it printed."""
@@ -86,9 +78,9 @@ class Machine:
 
     def reboot(self) -> None:
         """Go down and come up again."""
-        before = self._leader()
         self.run("systemctl", "reboot", check=False)
-        self._await_boot(before)
+        assert self._supervisor.wait(120) == _REBOOT
+        self._supervisor = self._started()
 
     def power_off(self) -> None:
         """End the machine, and leave nothing of it on the host."""
@@ -99,6 +91,26 @@ class Machine:
             self._supervisor.kill()
             self._supervisor.wait()
         subprocess.run((*_UNSHARE, _CLEAR), env=self._environment, check=False, capture_output=True)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as console:
+            supervisor = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                env=self._environment,
+            )
+        until = time.monotonic() + BOOT_S
+        while time.monotonic() < until and supervisor.poll() is None:
+            self._supervisor = supervisor
+            # `degraded`: a namespace lacks what some unit of a whole host wants.
+            if self._leader() != "0" and self.run(*_STATE, check=False) in {"running", "degraded"}:
+                return supervisor
+            time.sleep(0.1)
+        supervisor.kill()
+        raise TimeoutError("the machine did not boot: " + self._log.read_text(encoding="utf-8"))
 
     def _in_network(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         namespace = os.open(f"/proc/{self._leader()}/ns/net", os.O_RDONLY)
@@ -119,16 +131,3 @@ class Machine:
         pid = self._supervisor.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         return children[0] if children else "0"
-
-    def _await_boot(self, before: str | None) -> None:
-        until = time.monotonic() + BOOT_S
-        state = ""
-        while time.monotonic() < until and self._supervisor.poll() is None:
-            with suppress(FileNotFoundError):
-                if self._leader() not in {"0", before}:
-                    state = self.run("systemctl", "is-system-running", check=False)
-                    # `degraded`: a namespace lacks what some unit of a whole host wants.
-                    if state in {"running", "degraded"}:
-                        return
-            time.sleep(0.1)
-        raise TimeoutError(f"the machine did not boot: {state}")

@@ -81,9 +81,11 @@ def test_a_restart_loses_nothing(machine: Machine, caller: Caller) -> None:
             asyncio.to_thread(machine.run, "systemctl", "restart", "lora-server")
         )
         streams = [asyncio.create_task(_stream(client, n, restarting)) for n in range(4)]
+        lists: list[asyncio.Task[int]] = []
         going_down = ""
         while not restarting.done():
-            await asyncio.sleep(0.1)
+            lists.append(asyncio.create_task(_list(client)))
+            await asyncio.sleep(0.05)
             status = await asyncio.to_thread(machine.show, "lora-server", "StatusText")
             if status.startswith("Going down"):
                 going_down = status
@@ -91,6 +93,7 @@ def test_a_restart_loses_nothing(machine: Machine, caller: Caller) -> None:
                     upload.let_through()
         answers = [await upload.answer for upload in uploads]
         asked = [code for stream in streams for code in await stream]
+        asked += await asyncio.gather(*lists)
         return [code for code, _ in answers], asked, going_down
 
     uploaded, asked, status = caller.calls(restart)
@@ -112,10 +115,9 @@ async def _list(client: aiohttp.ClientSession) -> int:
 async def _stream(
     client: aiohttp.ClientSession, number: int, restarting: asyncio.Task[str]
 ) -> list[int]:
-    """List and upload in turn until the restart is over; what was begun is waited for."""
+    """Upload until the restart is over; what was begun is waited for."""
     statuses = []
     while not restarting.done():
-        statuses.append(await _list(client))
         statuses.append((await post(client, form(f"stream-{number}")))[0])
     return statuses
 
@@ -202,6 +204,7 @@ def test_a_missing_disk_stops_the_service(machine: Machine, caller: Caller) -> N
     whole = fstab.read_text(encoding="utf-8")
     fstab.write_text("/disk /data nosuchfs defaults 0 0\n", encoding="utf-8")
     machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "stop", "lora-server", "lora-eval")
     machine.run("systemctl", "stop", "data.mount")
     refused = machine.run("systemctl", "restart", "lora-server", check=False)
     found = machine.run("ls", "-A", "/data")
