@@ -142,6 +142,8 @@ async def test_the_manager_is_kept_informed(
             await manager.hears("WATCHDOG=1")
             process.send_signal(signal.SIGTERM)
             await manager.hears("STOPPING=1")
+            await manager.hears("STATUS=Going down: ")
+            await manager.hears("EXTEND_TIMEOUT_USEC=")
 
     assert status.startswith("STATUS=Serving: no uploads in flight, ")
 

@@ -94,5 +94,6 @@ async def serve_until_signalled(app: web.Application, passed: Sequence[socket.so
         log.info("server.listening", host=app[CONFIG].server.host, port=port, passed=len(passed))
         systemd.notify(READY=1, **await report(app))
         await signalled.wait()
-        systemd.notify(STOPPING=1)
+        app[DRAIN].leaving = True
+        systemd.notify(STOPPING=1, **await report(app))
     log.info("server.stopped")

@@ -66,7 +66,7 @@ def machine(
 def _copy_repository(target: Path) -> None:
     """Copy what git has, or would have, as a clone holds it."""
     listing = (
-        "git",
+        *("git", "-c", "safe.directory=*"),
         "-C",
         str(ROOT),
         "ls-files",
@@ -119,5 +119,6 @@ def drop_in(machine: Machine) -> Iterator[Callable[[str, str], None]]:
     yield add
     for path in added:
         path.unlink()
+        path.parent.rmdir()
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "lora-server.socket", "lora-server.service")

@@ -66,7 +66,7 @@ def test_the_front_end_is_confined(machine: Machine, drop_in: DropIn) -> None:
         "/data/staging/loras",
         "/var/lib/lora-server",
     }
-    assert found["executable_memory"] == "EPERM"
+    assert found["executable_memory"] in {"EPERM", "EACCES"}  # by a filter, or by the kernel
     assert found["new_namespace"] == "EPERM"
     assert found["set_group_id"] == "EPERM"
 

@@ -32,7 +32,7 @@ def nginx(machine: Machine, settings: Replace) -> Iterator[None]:
         f"cp {DOC}/nginx.conf /etc/nginx/sites-available/lora-server;"
         "ln -sf ../sites-available/lora-server /etc/nginx/sites-enabled/lora-server;"
         f"mkdir -p {folder}; cp {DOC}/tls-proxy.conf {folder}/; systemctl daemon-reload;"
-        "systemctl restart lora-server.socket lora-server.service; nginx -t; systemctl restart nginx"
+        "systemctl restart lora-server.socket lora-server.service nginx"
     )
     yield
     machine.shell(f"systemctl stop nginx; rm -r {folder}; systemctl daemon-reload")
@@ -44,7 +44,7 @@ def test_uploads_stream_through(machine: Machine, caller: Caller) -> None:
 
     async def half_sent(
         client: aiohttp.ClientSession,
-    ) -> tuple[str, str, tuple[int, dict[str, str]]]:
+    ) -> tuple[str, str, Any]:
         upload = HeldUpload(client, form("proxied", 200 * MEBIBYTE), NGINX)
         await upload.waiting()
         await asyncio.sleep(0.5)

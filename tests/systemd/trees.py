@@ -5,8 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent.parent
 CACHE = Path(os.environ.get("LORA_SERVER_TEST_CACHE", "~/.cache/lora-server-test")).expanduser()
@@ -59,14 +63,28 @@ def wheels(debian: Debian) -> Path:
     path = CACHE / f"wheels-{debian.python}-{wanted}"
     if not path.exists():
         part = _fresh(path)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps"]
         command += ["--require-hashes", "--only-binary", ":all:"]
         command += ["--python-version", debian.python, "--dest", str(part)]
-        for requirements in REQUIREMENTS:
-            command += ["--requirement", str(requirements)]
-        subprocess.run(command, check=True)
+        with NamedTemporaryFile("w", suffix=".txt") as requirements:
+            requirements.writelines(_wanted(debian))
+            requirements.flush()
+            subprocess.run((*command, "--requirement", requirements.name), check=True)
         part.rename(path)
     return path
+
+
+def _wanted(debian: Debian) -> Iterator[str]:
+    """Yield what is required there; pip would look at the Python that runs it."""
+    there = {"python_version": debian.python, "python_full_version": f"{debian.python}.0"}
+    for path in REQUIREMENTS:
+        for line in path.read_text(encoding="utf-8").replace("\\\n", "").splitlines():
+            if line and not line.lstrip().startswith("#"):
+                requirement, *hashes = line.split("--hash=")
+                wanted = Requirement(requirement)
+                if wanted.marker is None or wanted.marker.evaluate(there):
+                    wanted.marker = None
+                    yield " --hash=".join((str(wanted), *map(str.strip, hashes))) + "\n"
 
 
 def _fresh(path: Path) -> Path:
