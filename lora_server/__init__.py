@@ -19,6 +19,18 @@ in the background, and `reinspect` judges again by newer rules. `layout` draws t
 `names` the stored names, `records` the nouns, `errors` what can go wrong; `config` is the only
 reader of settings.
 
+An evaluation travels
+
+    web.evaluations            what is asked for becomes a plan (`evaluation.plans`), or is refused
+    evaluation.evaluator       it waits for its turn, is carried out, cancelled or taken up again
+    evaluation.weights_tier    step by step: open, measure, look around, report, keep
+    evaluation.worker          a process of its own runs each task in a child that gets descriptors
+    evaluation.weights         the arithmetic: spectra, checks, sketches, comparisons
+    evaluation.verdict, .page  what it comes to, in a word and as a page
+    evaluation.reports         the report on disk
+
+and `evaluation.after_upload` asks for it after every upload.
+
 `client` is the other end of the wire, and `cli` the command that serves, looks after, and asks.
 
 Only `web` imports aiohttp's server side. Imports point downward; a test checks both.

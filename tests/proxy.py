@@ -33,7 +33,7 @@ class Proxy:
             self.heads.append(head)
             ahead.write(head)
             held = self.gate if head.startswith(self.hold) else None
-            sending = asyncio.create_task(_pumped(reader, ahead, held))
+            sending = asyncio.create_task(_sent(reader, ahead, held))
             await self._answer(head, behind, writer)
             sending.cancel()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -59,6 +59,13 @@ class Proxy:
         await _pumped(behind, writer)
         writer.close()
         await writer.wait_closed()
+
+
+async def _sent(
+    reader: asyncio.StreamReader, ahead: asyncio.StreamWriter, gate: asyncio.Event | None
+) -> None:
+    await _pumped(reader, ahead, gate)
+    ahead.transport.abort()  # the client is gone, and the server has to notice
 
 
 async def _pumped(

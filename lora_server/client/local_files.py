@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,8 @@ class LocalFile:
         self.name = path.name.encode(errors="replace").decode()
         self.size = os.fstat(fd).st_size
         self._fd = fd
+        self._open = True
+        self._reading = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -40,11 +42,11 @@ class LocalFile:
             LocalProblem: it cannot be read, or is no regular file.
 
         """
-        fd = await asyncio.to_thread(_opened, path)
+        file = cls(path, await asyncio.to_thread(_opened, path))
         try:
-            yield cls(path, fd)
+            yield file
         finally:
-            os.close(fd)
+            await file._close()
 
     async def header(self) -> bytes | None:
         """Return the first bytes of a safetensors file, its header included.
@@ -61,7 +63,8 @@ class LocalFile:
     async def sha256(self, watcher: Watcher) -> str:
         """Read the file from end to end and return its SHA-256 in lower-case hex."""
         watcher.begins(Step.HASH, self.size)
-        return await stoppable(lambda stop: self._hashed(watcher, stop))
+        async with self._reading:
+            return await stoppable(lambda stop: self._hashed(watcher, stop))
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield exactly `size` bytes.
@@ -78,7 +81,19 @@ class LocalFile:
             yield piece
             offset += len(piece)
 
+    async def _close(self) -> None:
+        """Let go, once no thread reads: the number of a closed descriptor is given out again."""
+        async with self._reading:
+            self._open = False
+            os.close(self._fd)
+
     async def _at(self, offset: int, nbytes: int) -> bytes:
+        async with self._reading:
+            if not self._open:  # a request that was given up may still ask for its body
+                raise LocalProblem(f"{self.path} is not read any more")
+            return await self._read(offset, nbytes)
+
+    async def _read(self, offset: int, nbytes: int) -> bytes:
         try:
             return await stoppable(lambda _: os.pread(self._fd, nbytes, offset))
         except OSError as error:
@@ -152,7 +167,9 @@ async def stoppable(work: Callable[[threading.Event], T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait({task})
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # however often it comes
+                await asyncio.wait({task})
         if not task.cancelled():
             task.exception()  # nobody is left to hear of it
         raise

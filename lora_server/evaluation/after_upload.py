@@ -54,7 +54,9 @@ class AfterUpload:
         """Evaluate all that is listed, the newest first; people who ask meanwhile come before."""
         catalog = self._library.catalog
         while lora := await catalog.measurements.next_unevaluated(EVALUATOR):
-            wanted = asked(lora, Plan(Tier.WEIGHTS), requested_by=None, timeout_s=self._timeout_s)
+            wanted = asked(
+                lora, Plan.of(Tier.WEIGHTS, lora), requested_by=None, timeout_s=self._timeout_s
+            )
             try:
                 evaluation = await self._evaluator.submit(wanted)
             except EvaluationQueueFull:

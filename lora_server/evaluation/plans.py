@@ -19,8 +19,15 @@ class Plan:
     """An evaluation that can be carried out: everything named in it is known."""
 
     tier: Tier
+    entity_type: str
+    base_model: str | None  # the adapter's, as an admin says or as detected
     gate: str = DEFAULT_GATE
     compare_to: str | None = None  # the SHA-256 of another stored LoRA
+
+    @classmethod
+    def of(cls, tier: Tier, lora: StoredLora, compare_to: str | None = None) -> "Plan":
+        """Return the plan for a LoRA that names nothing else; it is judged beside its like."""
+        return cls(tier, lora.location.entity_type, base_model_of(lora), compare_to=compare_to)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -37,6 +44,12 @@ class Plan:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def base_model_of(lora: StoredLora) -> str | None:
+    """Return what an admin says, else what was detected."""
+    detected = lora.judgement.base_model if lora.judgement else None
+    return lora.override.base_model or detected
+
+
 # Seconds of one core: measured, see docs/proof.md.
 _START_S = 0.4
 _BYTES_PER_S = 250e6
@@ -45,7 +58,6 @@ _BYTES_PER_S = 250e6
 def cost_of(plan: Plan, file_size: int) -> Mapping[str, Any]:
     """Return what a plan is expected to take."""
     return {
-        "tier": plan.tier,
         "gpu": plan.tier is not Tier.WEIGHTS,
         "images": 0,
         "estimated_seconds": round(_START_S + file_size / _BYTES_PER_S, 1),

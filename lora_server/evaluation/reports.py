@@ -61,7 +61,7 @@ class Reports:
 
     def _of(self, evaluation_id: str) -> Path:
         if not _ID.fullmatch(evaluation_id):
-            raise ValueError(evaluation_id)
+            raise ValueError(f"{evaluation_id!r} is no id")
         return self._folder / evaluation_id
 
 

@@ -11,12 +11,12 @@ from lora_server.evaluation.after_upload import AfterUpload
 from lora_server.evaluation.evaluator import Evaluator
 from lora_server.evaluation.health import OFF, EvaluationHealth, health
 from lora_server.evaluation.plans import Plan, asked
-from lora_server.evaluation.reports import Reports
+from lora_server.evaluation.reports import REPORT, Reports
 from lora_server.evaluation.weights_tier import WeightsTier
 from lora_server.evaluation.worker.client import Worker
 from lora_server.evaluation.worker.embedded import embedded_worker
 from lora_server.library import Library
-from lora_server.records import Evaluation, StoredLora
+from lora_server.records import Evaluation, EvaluationStatus, StoredLora
 
 NOWHERE = Path("/nonexistent")  # where nobody listens
 
@@ -35,7 +35,7 @@ class EvaluationService:
         )
         self._library = library
         self._config = settings
-        self._worker = worker
+        self.worker = worker
 
     @classmethod
     @asynccontextmanager
@@ -62,7 +62,7 @@ class EvaluationService:
 
     def health(self) -> EvaluationHealth:
         """Return what can be evaluated at this moment."""
-        return health(self._config, self.evaluator, self._worker, now=time.time())
+        return health(self._config, self.evaluator, self.worker, now=time.time())
 
     async def submit(
         self,
@@ -86,4 +86,11 @@ class EvaluationService:
         evaluation = asked(
             lora, plan, requested_by=requested_by, timeout_s=min(timeout_s or most_s, most_s)
         )
-        return await self.evaluator.submit(evaluation, force=force)
+        submitted = await self.evaluator.submit(evaluation, force=force)
+        if submitted.status is EvaluationStatus.SUCCEEDED and not await self._has_report(submitted):
+            submitted = await self.evaluator.submit(evaluation, force=True)  # lost by other hands
+        return submitted
+
+    async def _has_report(self, evaluation: Evaluation) -> bool:
+        path = self.reports.path(evaluation.id, REPORT)
+        return await self._library.store.run(path.exists)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lora_server import names
+from lora_server.evaluation.plans import base_model_of
 from lora_server.evaluation.report import EVALUATOR
 from lora_server.library import Library
 from lora_server.records import Evaluation, StoredLora
@@ -44,7 +45,7 @@ class Surroundings:
         for digest in digests:
             same = await self._catalog.find_content(digest)
             found |= {one.id: one for one in same if one.sha256 == digest}
-        if base_model := _base_model(lora):
+        if base_model := base_model_of(lora):
             mates = await self._catalog.measurements.stack_mates(
                 entity_type=lora.location.entity_type, base_model=base_model, limit=MAX_MATES
             )
@@ -57,7 +58,7 @@ class Surroundings:
         self, evaluation: Evaluation, lora: StoredLora, candidates: Sequence[StoredLora]
     ) -> dict[str, Any]:
         """Return all that a report tells besides what is in the files, as plain data."""
-        base_model = _base_model(lora)
+        base_model = base_model_of(lora)
         cohort = await self._catalog.measurements.cohort(
             EVALUATOR,
             entity_type=lora.location.entity_type,
@@ -108,12 +109,6 @@ def _named(lora: StoredLora) -> dict[str, Any]:
         "sha256": lora.sha256,
         "entity_type": lora.location.entity_type,
     }
-
-
-def _base_model(lora: StoredLora) -> str | None:
-    """Return what an admin says, else what was detected."""
-    detected = lora.judgement.base_model if lora.judgement else None
-    return lora.override.base_model or detected
 
 
 def _trigger_words(lora: StoredLora) -> list[str]:

@@ -54,7 +54,7 @@ async def planned(request: web.Request, wanted: EvaluationRequest, lora: StoredL
             complaints.append(_complaint("compare_to", "this is the same content"))
     if complaints:
         raise FieldsInvalid(*complaints)
-    return Plan(wanted.tier, compare_to=compare_to)
+    return Plan.of(wanted.tier, lora, compare_to)
 
 
 def _of_tier(wanted: EvaluationRequest) -> Sequence[Complaint]:

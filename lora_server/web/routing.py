@@ -65,6 +65,7 @@ class RouteTable:
         """Register a route with an application's router."""
         # A look-up by content is no download from an entity type called sha256.
         path = route.path.replace("{entity_type}", "{entity_type:(?!sha256/)[^/]+}")
+        path = path.replace("{id}", "{id:ev_[^/]+}")  # nor is `health` an evaluation
         # A collection is found with and without the slash at its end.
         for spelling in {path, path.rstrip("/")}:
             registered = app.router.add_route(

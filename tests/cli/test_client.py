@@ -397,10 +397,12 @@ async def test_memory_is_flat(client: Client, large: Path) -> None:
     assert busy - idle < 20_000_000
 
 
-async def test_ctrl_c_ends_cleanly(run: Run, shared: Server, files: Path, large: Path) -> None:
+async def test_ctrl_c_ends_cleanly(run: Run, shared: Server, tmp_path: Path) -> None:
     """Status 130, the cursor is back, and the server keeps nothing."""
+    medium = _sparse(tmp_path / "medium.safetensors", 30_000_000)
     async with proxied(shared.port) as proxy:
-        terminal = Terminal(Client(run, proxy.port), files, "upload", large, "-t", "styles")
+        proxy.hold = UPLOAD
+        terminal = Terminal(Client(run, proxy.port), tmp_path, "upload", medium, "-t", "styles")
         await terminal.shows(b"sending")
         terminal.process.send_signal(signal.SIGINT)
         status = await terminal.ended()

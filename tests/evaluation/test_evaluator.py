@@ -32,7 +32,7 @@ def asked(
 ) -> Evaluation:
     """Return an evaluation that was just asked for; another number, another content."""
     content = sha256 or f"{number:064x}"
-    plan = Plan(Tier.WEIGHTS)
+    plan = Plan(Tier.WEIGHTS, "styles", "SDXL")
     return Evaluation(
         id=f"ev_{number:024x}",
         sha256=content,

@@ -127,6 +127,17 @@ def test_doubled_rows_do_not_count_twice() -> None:
     agrees(module, 2 * rounded("F32", up) @ rounded("F32", down))
 
 
+def test_rows_that_depend_on_others_do_not_count() -> None:
+    """Twelve rows that four span, to the precision of float32; the columns are independent."""
+    down, up = halves(12)
+    mixed = RNG(10).standard_normal((12, 4)) @ down[:4]
+
+    module = only(lora(UNET, mixed, up))
+
+    assert (module.rank, module.real_rank) == (12, 4)
+    agrees(module, up @ mixed)
+
+
 def test_rows_of_zeros_do_not_count() -> None:
     """A rank padded with zeros is no rank, whichever half has them."""
     down, up = halves(8)

@@ -7,11 +7,11 @@ refusal and not a SIGBUS, memory does not grow with the file, and no page is fau
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from lora_server.errors import FileRefused
 from lora_server.evaluation.weights.numbers import Floats, decode

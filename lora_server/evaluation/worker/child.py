@@ -18,6 +18,7 @@ from lora_server.judge import wire
 from lora_server.judge.confinement import confine
 
 MEMORY_BYTES = 2 * 1024**3  # besides the files, which are mapped
+NICENESS = 10  # uploads and inference come first
 PROGRESS_S = 0.1  # between two words on how far it is
 
 
@@ -41,6 +42,7 @@ def main(find: Callable[[str], Task] = find) -> None:
     """Do the one task that comes."""
     with socket.socket(fileno=0) as connection:
         confine()
+        os.nice(NICENESS)
         request, fds = _received(connection)
         resource.setrlimit(resource.RLIMIT_AS, (_memory(fds), resource.RLIM_INFINITY))
         try:
