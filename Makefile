@@ -71,7 +71,7 @@ uninstall: ## Remove them; data, settings and users stay
 	systemd/uninstall.sh
 
 test-systemd: $(VENV)/.test ## Install into a Debian that is booted for it, as root, and test there
-	TEST_SYSTEMD=1 $(BIN)/pytest tests/systemd
+	TEST_SYSTEMD=1 $(BIN)/pytest -n 2 --dist loadgroup tests/systemd
 
 clean: ## Remove what the targets made, but not ./var
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts

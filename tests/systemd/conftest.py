@@ -23,10 +23,15 @@ WHY_NOT = why_not() if "TEST_SYSTEMD" in os.environ else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip everything where no machine can be booted; allow for the first one to be made."""
+    """Skip everything where no machine can be booted; allow for the first one to be made.
+
+    Each machine stays with one worker, so that two releases are tested side by side.
+    """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(900))
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+                item.add_marker(pytest.mark.xdist_group(item.callspec.id))
             if WHY_NOT:
                 item.add_marker(pytest.mark.skip(reason=WHY_NOT))
 
