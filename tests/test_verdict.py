@@ -27,6 +27,12 @@ MAX_MESSAGE_CHARS = 500
 UNKNOWN = safetensors(
     {"base_model.model.layers.0.self_attn.q_proj.vera_lambda_b": entry((2,), 0, 4)}
 )
+NOT_A_LORA = "lora_not_an_adapter"
+
+
+def _header(name: str) -> bytes:
+    """Return the header, and no more, of a file that is one large tensor."""
+    return safetensors({name: entry((10_000, 10_000), 0, 200_000_000)}, b"")
 
 
 @pytest.fixture
@@ -84,10 +90,19 @@ async def test_every_hostile_file_is_refused_and_leaves_nothing(server: Server) 
     assert await left_nothing(server)
 
 
-async def test_bad_header_is_refused_when_it_has_arrived(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        pytest.param(TRICKS["unknown dtype"].build(), "lora_unsupported_dtype", id="trick"),
+        pytest.param(_header("model.diffusion_model.out.weight"), NOT_A_LORA, id="checkpoint"),
+        pytest.param(_header("a.lora_down.weight"), "lora_incomplete", id="orphan half"),
+    ],
+)
+async def test_bad_header_is_refused_when_it_has_arrived(
+    server: Server, content: bytes, code: str
+) -> None:
     """The answer does not wait for the other 500 MB, which never come."""
-    bad = TRICKS["unknown dtype"].build()
-    begun = file_part(content=bad + bytes(4096)).removesuffix(b"\r\n")
+    begun = file_part(content=content + bytes(4096)).removesuffix(b"\r\n")
     unended = chunked([begun]).removesuffix(b"0\r\n\r\n")
     async with connected(server) as connection:
         await connection.send(head(server, {"Transfer-Encoding": "chunked"}), unended)
@@ -95,7 +110,7 @@ async def test_bad_header_is_refused_when_it_has_arrived(server: Server) -> None
 
     assert BOUNDARY.encode() in begun
     assert answer.status == 422
-    assert answer.json["detail"][0]["type"] == "lora_unsupported_dtype"
+    assert answer.json["detail"][0]["type"] == code
     assert await left_nothing(server)
 
 
