@@ -1,6 +1,7 @@
 """What `make run` and `make test` install: the lock files against what setup.py asks for."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ def _asked_for(*keywords: str) -> Iterator[str]:
     for keyword in (node for node in ast.walk(tree) if isinstance(node, ast.keyword)):
         if keyword.arg in keywords:
             value = ast.literal_eval(keyword.value)
-            for requirement in value if isinstance(value, list) else sum(value.values(), []):
+            lists = [value] if isinstance(value, list) else value.values()
+            for requirement in itertools.chain(*lists):
                 name = re.split(r"[^A-Za-z0-9._-]", requirement)[0]
                 yield re.sub(r"[-_.]+", "-", name).lower()
 
