@@ -6,18 +6,23 @@ changed meanwhile is left to the server, which notices that itself.
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from lora_server import names
 from lora_server.catalog import Catalog
 from lora_server.door import Door
 from lora_server.filesystem import facts_of, opened_file
+from lora_server.judge import JudgePool
 from lora_server.layout import Layout
 from lora_server.records import Judgement, StoredLora, Verdict
 
 BATCH = 64  # files that are judged between two writes to the catalogue
+JOBS_PER_CHILD = 5_000  # starting one takes as long as judging fifty files
+AHEAD = 2  # batches in hand, so that nobody is idle while the catalogue writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class Reinspected:
         )
 
 
+def judges() -> JudgePool:
+    """Return the children for a whole tree: one more than there are CPUs, so that none is idle."""
+    return JudgePool(size=(os.cpu_count() or 1) + 1, jobs_per_child=JOBS_PER_CHILD)
+
+
 async def reinspect(
     loras: Sequence[StoredLora], *, catalog: Catalog, layout: Layout, door: Door
 ) -> AsyncIterator[Reinspected]:
@@ -47,13 +57,26 @@ async def reinspect(
         CatalogUnusable, JudgeUnavailable: the rest was not looked at.
 
     """
-    for at in range(0, len(loras), BATCH):
-        batch = loras[at : at + BATCH]
-        found = await asyncio.gather(*(_judged(lora, layout, door) for lora in batch))
-        done = [result for result in found if result]
-        await catalog.set_judgements({result.lora.id: result.after for result in done})
-        for result in done:
-            yield result
+    batches = (loras[at : at + BATCH] for at in range(0, len(loras), BATCH))
+    ahead = deque(_judging(batch, layout, door) for batch in islice(batches, AHEAD))
+    try:
+        while ahead:
+            found = await ahead.popleft()
+            ahead.extend(_judging(batch, layout, door) for batch in islice(batches, 1))
+            done = [result for result in found if result]
+            await catalog.set_judgements({result.lora.id: result.after for result in done})
+            for result in done:
+                yield result
+    finally:
+        for judging in ahead:
+            judging.cancel()
+        await asyncio.gather(*ahead, return_exceptions=True)
+
+
+def _judging(
+    batch: Sequence[StoredLora], layout: Layout, door: Door
+) -> "asyncio.Future[list[Reinspected | None]]":
+    return asyncio.gather(*(_judged(lora, layout, door) for lora in batch))
 
 
 async def _judged(lora: StoredLora, layout: Layout, door: Door) -> Reinspected | None:

@@ -13,10 +13,9 @@ from lora_server.catalog import Catalog
 from lora_server.config import IngestConfig
 from lora_server.door import Door
 from lora_server.filesystem import facts_of
-from lora_server.judge import JudgePool
 from lora_server.layout import Layout
 from lora_server.records import Judgement, Location, Override, Place, Source, StoredLora, Verdict
-from lora_server.reinspect import reinspect
+from lora_server.reinspect import judges, reinspect
 from tests.adapters import adapter_tensors
 from tests.server import make_config
 
@@ -32,13 +31,13 @@ async def reinspection_rows() -> list[Row]:
         layout = Layout.of(make_config(folder).storage)
         found = await asyncio.to_thread(_fill, layout)
         layout.state.mkdir(parents=True)
-        async with Catalog.opened(layout.catalog) as catalog, JudgePool(size=2) as pool:
+        async with Catalog.opened(layout.catalog) as catalog, judges() as pool:
             for lora in found:
                 await catalog.add_found(lora)
             loras = list((await catalog.known_files()).values())
             door = Door(pool, IngestConfig())
             passes = [await _pass(loras, catalog, layout, door) for _ in range(PASSES)]
-    what = f"{FILES} SDXL LoRAs inspected again, 2 children, {measuring.processors()} CPUs"
+    what = f"{FILES} SDXL LoRAs inspected again, {measuring.processors()} CPUs"
     rate, judging_ms, rest_ms = (median(figures) for figures in zip(*passes, strict=True))
     return [
         Row(f"(d) {what}", f"{rate:.0f} files/s", "> 200 files/s"),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from dataclasses import dataclass, field
 
 import typer
@@ -13,10 +12,9 @@ from lora_server.catalog import Catalog
 from lora_server.cli.options import AsJson, ConfigPath
 from lora_server.config import Config, load
 from lora_server.door import Door
-from lora_server.judge import JudgePool
 from lora_server.layout import Layout
 from lora_server.records import Verdict
-from lora_server.reinspect import Reinspected
+from lora_server.reinspect import Reinspected, judges
 from lora_server.reinspect import reinspect as look_again
 
 
@@ -65,16 +63,15 @@ def reinspect(*, config: ConfigPath = None, as_json: AsJson = False) -> None:
 
 async def _run(config: Config, *, quiet: bool) -> _Tally:
     layout, tally = Layout.of(config.storage), _Tally()
-    processes = os.cpu_count() or 1
     async with (
         Catalog.opened(layout.catalog) as catalog,
-        JudgePool(size=processes) as judges,
+        judges() as pool,
     ):
         loras = list((await catalog.known_files()).values())
         console = Console(stderr=True)
         with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
             bar = progress.add_task("Judging", total=len(loras))
-            door = Door(judges, config.ingest)
+            door = Door(pool, config.ingest)
             async for result in look_again(loras, catalog=catalog, layout=layout, door=door):
                 tally.count(result)
                 progress.update(bar, completed=tally.files)

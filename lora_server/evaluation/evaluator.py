@@ -45,6 +45,7 @@ class Evaluator:
         self._at_work: dict[str, Evaluation] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._turn = asyncio.Lock()  # over taking one on, or cancelling one before it is
+        self._entry = asyncio.Lock()  # over looking for an equal one, and entering another
         self._news = asyncio.Event()
 
     @asynccontextmanager
@@ -86,17 +87,18 @@ class Evaluator:
             EvaluationQueueFull: too many wait already.
 
         """
-        same = await self._catalog.latest(evaluation.plan_key)
-        if same and not (force and same.ended):
-            return self._at_work.get(same.id, same)
-        if self.depth >= self._max_queue:
-            raise EvaluationQueueFull(self._max_queue)
-        self._waiting[evaluation.id] = evaluation.created_at  # counted before it is written
-        try:
-            await self._catalog.add(evaluation)
-        except CatalogUnusable:
-            del self._waiting[evaluation.id]
-            raise
+        async with self._entry:
+            same = await self._catalog.latest(evaluation.plan_key)
+            if same and not (force and same.ended):
+                return self._at_work.get(same.id, same)
+            if self.depth >= self._max_queue:
+                raise EvaluationQueueFull(self._max_queue)
+            self._waiting[evaluation.id] = evaluation.created_at  # counted before it is written
+            try:
+                await self._catalog.add(evaluation)
+            except CatalogUnusable:
+                del self._waiting[evaluation.id]
+                raise
         self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
         self._news.set()
         return evaluation
@@ -171,7 +173,7 @@ class Evaluator:
                 if self._waiting and (
                     evaluation := await self._catalog.claim(tuple(Tier), int(time.time()))
                 ):
-                    del self._waiting[evaluation.id]
+                    self._waiting.pop(evaluation.id, None)  # an add that failed may be written yet
                     self._at_work[evaluation.id] = evaluation
                     carrying = outcome_of(
                         self._evaluate, evaluation, lambda news: self._tell(evaluation.id, news)

@@ -1,7 +1,7 @@
 """What happens to evaluations, as it happens: events that many may follow, from any point."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,18 +38,20 @@ class Feeds:
     """The events of the evaluations at work, and of the last ones that ended."""
 
     def __init__(self) -> None:
-        self._feeds: OrderedDict[str, _Feed] = OrderedDict()
+        self._feeds: dict[str, _Feed] = {}
+        self._ended: deque[str] = deque()
 
     def publish(self, evaluation_id: str, name: str, data: Mapping[str, Any]) -> None:
         """Tell everybody who follows an evaluation, now or later."""
         feed = self._feeds.setdefault(evaluation_id, _Feed())
-        self._feeds.move_to_end(evaluation_id)
         feed.last_id += 1
         feed.events.append(Event(feed.last_id, name, data))
         feed.news.set()
         feed.news = asyncio.Event()
-        while len(self._feeds) > KEPT_FEEDS:
-            self._feeds.popitem(last=False)
+        if name == DONE:
+            self._ended.append(evaluation_id)
+        while len(self._ended) > KEPT_FEEDS:
+            self._feeds.pop(self._ended.popleft(), None)
 
     async def follow(
         self, evaluation_id: str, after: int, *, silence_s: float
@@ -57,10 +59,12 @@ class Feeds:
         """Yield the events after one, as they come, up to `done`; None after each silence.
 
         Ends at once where nothing is known of the evaluation. Events that are too old to be
-        kept are left out.
+        kept are left out. A number that was not reached yet is from an earlier life of the server,
+        and then everything is news.
         """
         while feed := self._feeds.get(evaluation_id):
             news = feed.news
+            after = after if after <= feed.last_id else 0
             for event in feed.after(after):
                 yield event
                 after = event.id

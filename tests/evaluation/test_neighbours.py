@@ -150,6 +150,15 @@ def test_nothing_near_passes() -> None:
     assert duplicates_finding((), (), compared=0).result is Result.PASS
 
 
+def test_a_copy_is_named_where_nothing_else_is_stored() -> None:
+    """Copies are found by their digests, without a search: the summary tells why it warns."""
+    near = neighbours(INK, [], [(known("copy"), "same bytes")])
+    found = duplicates_finding(near, (), compared=0)
+
+    assert found.result is Result.WARN
+    assert "styles/copy.safetensors is the same file" in found.summary
+
+
 def test_many_duplicates_stay_readable() -> None:
     """A hundred copies make one sentence and a few links."""
     beside = [(known(f"copy{at}"), comparison(0.9995)) for at in range(100)]

@@ -52,6 +52,11 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._turns = asyncio.Semaphore(self.workers)
 
+    @property
+    def running(self) -> int:
+        """How many children are at work."""
+        return self._running
+
     async def serve(self, listener: socket.socket) -> None:
         """Take connections until cancelled; children that are left then are killed."""
         listener.settimeout(0)
