@@ -1,7 +1,7 @@
 """What happens to evaluations, as it happens: events that many may follow, from any point."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,26 +30,34 @@ class _Feed:
     last_id: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1].name == DONE
+
     def after(self, event_id: int) -> list[Event]:
-        return [event for event in self.events if event.id > event_id]
+        # Events count anew after a restart: who was further then has heard none of these.
+        begin = event_id if event_id <= self.last_id else 0
+        return [event for event in self.events if event.id > begin]
 
 
 class Feeds:
     """The events of the evaluations at work, and of the last ones that ended."""
 
     def __init__(self) -> None:
-        self._feeds: OrderedDict[str, _Feed] = OrderedDict()
+        self._feeds: dict[str, _Feed] = {}
+        self._ended: deque[str] = deque()
 
     def publish(self, evaluation_id: str, name: str, data: Mapping[str, Any]) -> None:
         """Tell everybody who follows an evaluation, now or later."""
         feed = self._feeds.setdefault(evaluation_id, _Feed())
-        self._feeds.move_to_end(evaluation_id)
         feed.last_id += 1
         feed.events.append(Event(feed.last_id, name, data))
         feed.news.set()
         feed.news = asyncio.Event()
-        while len(self._feeds) > KEPT_FEEDS:
-            self._feeds.popitem(last=False)
+        if name == DONE:
+            self._ended.append(evaluation_id)
+            if len(self._ended) > KEPT_FEEDS:
+                self._feeds.pop(self._ended.popleft(), None)
 
     async def follow(
         self, evaluation_id: str, after: int, *, silence_s: float
@@ -64,8 +72,8 @@ class Feeds:
             for event in feed.after(after):
                 yield event
                 after = event.id
-                if event.name == DONE:
-                    return
+            if feed.done:
+                return
             if news is feed.news:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(silence_s):

@@ -43,6 +43,8 @@ class Outcome:
 
 async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -> Outcome:
     """Carry an evaluation out, and return what became of it."""
+    if evaluation.attempts > MAX_ATTEMPTS:
+        return _failed("server_failed", "The server ended during it again and again.")
     try:
         verdict = await evaluate(evaluation, tell)
     except TaskFailed as failed:

@@ -86,8 +86,8 @@ async def health(request: web.Request) -> web.Response:
 async def list_evaluations(request: web.Request) -> web.Response:
     """List evaluations, the newest first, one page at a time."""
     query = parsed_query(evaluation_schemas.EvaluationListQuery, request)
-    catalog = request.app[LIBRARY].catalog.evaluations
-    page = await catalog.page(EvaluationQuery(**query.model_dump()))
+    evaluator = request.app[EVALUATIONS].evaluator
+    page = await evaluator.page(EvaluationQuery(**query.model_dump()))
     return answers.respond(
         evaluation_schemas.EvaluationList(
             data=[evaluation_answers.summary(item) for item in page.items], count=page.count
