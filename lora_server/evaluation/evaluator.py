@@ -22,7 +22,14 @@ from lora_server.errors import (
     StorageFull,
 )
 from lora_server.evaluation.feeds import DONE, PROGRESS, STATE, Feeds
-from lora_server.evaluation.outcomes import Evaluate, Outcome, fault, outcome_of
+from lora_server.evaluation.outcomes import (
+    MAX_ATTEMPTS,
+    Evaluate,
+    Outcome,
+    fault,
+    given_up,
+    outcome_of,
+)
 from lora_server.evaluation.report import Tier
 from lora_server.records import Evaluation, EvaluationStatus
 from lora_server.uninterrupted import meanwhile
@@ -50,6 +57,7 @@ class Evaluator:
         self._at_work: dict[str, Evaluation] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._unwanted = set[str]()  # cancelled while at work
+        self._entering = asyncio.Lock()
         self._turn = asyncio.Lock()  # over each step from one status to the next
         self._news = asyncio.Event()
 
@@ -61,7 +69,8 @@ class Evaluator:
         """
         await self._catalog.interrupt_all()
         for evaluation in await self._catalog.waiting():
-            self._wait(evaluation)
+            self._waiting[evaluation.id] = evaluation.created_at
+            self._tell_waiting(evaluation)
         async with AsyncExitStack() as stack:
             for _ in range(self._lanes):
                 await stack.enter_async_context(meanwhile(self._work()))
@@ -92,14 +101,19 @@ class Evaluator:
             CatalogUnusable, StorageFull: it could not be entered.
 
         """
-        async with self._turn:
+        async with self._entering:
             same = await self._catalog.latest(evaluation.plan_key)
             if same and not (force and same.ended):
                 return self._at_work.get(same.id, same)
             if self.depth >= self._max_queue:
                 raise EvaluationQueueFull(self._max_queue)
-            await self._catalog.add(evaluation)
-            self._wait(evaluation)
+            self._waiting[evaluation.id] = evaluation.created_at  # a lane may take it at once
+            try:
+                await self._catalog.add(evaluation)
+            except (CatalogUnusable, StorageFull):
+                del self._waiting[evaluation.id]
+                raise
+        self._tell_waiting(evaluation)
         return evaluation
 
     async def get(self, evaluation_id: str) -> Evaluation:
@@ -158,7 +172,6 @@ class Evaluator:
             evaluation, task = await self._insisting(self._begun)
             outcome = await self._outcome(evaluation, task)
             if await self._insisting(partial(self._settled, evaluation, outcome)):
-                self._news.set()
                 await asyncio.sleep(RETRY_S)  # whoever takes it up again, it is not at once
 
     async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -176,17 +189,21 @@ class Evaluator:
             self._news.clear()
             async with self._turn:
                 if self._waiting and (
-                    evaluation := await self._catalog.claim(tuple(Tier), int(time.time()))
+                    claimed := await self._catalog.claim(tuple(Tier), int(time.time()))
                 ):
-                    self._waiting.pop(evaluation.id, None)
-                    evaluation = replace(evaluation, status=EvaluationStatus.STARTING)
-                    self._at_work[evaluation.id] = evaluation
-                    carrying = outcome_of(
-                        self._evaluate, evaluation, lambda news: self._tell(evaluation.id, news)
-                    )
-                    task = self._tasks[evaluation.id] = asyncio.create_task(carrying)
-                    return evaluation, task
+                    return self._started(replace(claimed, status=EvaluationStatus.STARTING))
             await self._news.wait()
+
+    def _started(self, evaluation: Evaluation) -> tuple[Evaluation, asyncio.Task[Outcome]]:
+        self._waiting.pop(evaluation.id, None)
+        self._at_work[evaluation.id] = evaluation
+        if evaluation.attempts > MAX_ATTEMPTS:
+            carrying = given_up()
+        else:
+            tell = partial(self._tell, evaluation.id)
+            carrying = outcome_of(self._evaluate, evaluation, tell)
+        task = self._tasks[evaluation.id] = asyncio.create_task(carrying)
+        return evaluation, task
 
     async def _outcome(self, evaluation: Evaluation, task: asyncio.Task[Outcome]) -> Outcome:
         """Wait for the end of an evaluation; a cancelled lane ends it."""
@@ -218,16 +235,15 @@ class Evaluator:
                 log.info("evaluation.interrupted", evaluation=evaluation.id, why=outcome.message)
                 interrupted = await self._catalog.set(evaluation.id, status=outcome.status)
                 self._at_work.pop(evaluation.id, None)
-                self._wait(interrupted or evaluation)
+                self._waiting[evaluation.id] = evaluation.created_at
+                self._tell_waiting(interrupted or evaluation)
             else:
                 await self._conclude(evaluation, outcome)
             del self._tasks[evaluation.id]
             self._unwanted.discard(evaluation.id)
         return again
 
-    def _wait(self, evaluation: Evaluation) -> None:
-        """Count one that waits, here or for the next life, and tell."""
-        self._waiting[evaluation.id] = evaluation.created_at
+    def _tell_waiting(self, evaluation: Evaluation) -> None:
         self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
         self._news.set()
 

@@ -43,8 +43,6 @@ class Outcome:
 
 async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -> Outcome:
     """Carry an evaluation out, and return what became of it."""
-    if evaluation.attempts > MAX_ATTEMPTS:
-        return _failed("server_failed", "The server ended during it again and again.")
     try:
         verdict = await evaluate(evaluation, tell)
     except TaskFailed as failed:
@@ -62,6 +60,11 @@ async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -
         log.warning("evaluation.failed", evaluation=evaluation.id, why=why)
         return _failed("server_failed", str(error))
     return Outcome(EvaluationStatus.SUCCEEDED, verdict=verdict)
+
+
+async def given_up() -> Outcome:
+    """Return the outcome of one during which the server has ended too often."""
+    return _failed("server_failed", "The server ended during it again and again.")
 
 
 def fault(evaluation: Evaluation, error: BaseException) -> Outcome:

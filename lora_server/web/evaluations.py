@@ -17,6 +17,7 @@ from lora_server.web.keys import AUDIT, CONFIG, EVALUATIONS, LIBRARY, PRINCIPAL
 from lora_server.web.preferences import wait_s
 from lora_server.web.problems import RETRY_AFTER_S
 
+AWAY_S = 10.0  # that a report is waited for while there is no worker; then comes a 202
 # A page from our own template; nothing in it needs a script or another host.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -49,7 +50,8 @@ async def run(request: web.Request) -> web.Response:
     )
     request[AUDIT] |= {"evaluation": asked.id, "sha256": lora.sha256}
     preferred_s = wait_s(request.headers.getall("Prefer", ()))
-    most_s = asked.timeout_s * 2 if preferred_s is None else preferred_s
+    patience_s = asked.timeout_s * 2 if service.worker.alive else AWAY_S
+    most_s = patience_s if preferred_s is None else preferred_s
     evaluation = await service.evaluator.ended(asked.id, most_s)
     answer = await _answered(request, evaluation, cached=asked.ended)
     if preferred_s is not None:

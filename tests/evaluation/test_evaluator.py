@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -448,7 +449,7 @@ async def test_what_takes_the_server_down_is_not_tried_for_ever(
         async with working(catalog, Hands(endless)) as evaluator:
             if not await catalog.get(asked(1).id):
                 await evaluator.submit(asked(1))
-            await until(lambda evaluator=evaluator: evaluator.busy)
+            await until(partial(getattr, evaluator, "busy"))
 
     hands = Hands(passing)
     async with working(catalog, hands) as evaluator:
