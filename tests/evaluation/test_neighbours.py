@@ -10,7 +10,7 @@ from lora_server.evaluation.neighbours import (
     duplicates_finding,
     neighbours,
 )
-from lora_server.evaluation.report import Result
+from lora_server.evaluation.report import Neighbour, Result
 
 INK = Known("styles/ink.safetensors", "a" * 64, "styles")
 
@@ -148,6 +148,17 @@ def test_nothing_near_passes() -> None:
         "Nothing is similar; 1 stored LoRA searched."
     )
     assert duplicates_finding((), (), compared=0).result is Result.PASS
+
+
+def test_a_copy_is_named_even_where_no_other_content_is_stored() -> None:
+    """A copy under another name is no content of its own; the warning speaks of it all the same."""
+    near = (Neighbour("styles/copy.safetensors", "a" * 64, 1.0, None, 0, "same bytes"),)
+    found = duplicates_finding(near, (), compared=0)
+
+    assert found.result is Result.WARN
+    assert found.summary == (
+        "styles/copy.safetensors is the same file (cosine 1); no other stored LoRA to search."
+    )
 
 
 def test_many_duplicates_stay_readable() -> None:
