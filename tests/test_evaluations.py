@@ -398,6 +398,34 @@ async def test_a_full_disk_ends_one_evaluation(
     assert again["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("task", "lie"),
+    [("measure", {"sketch": "AAAA"}), ("report", {"verdict": "splendid"})],
+)
+async def test_a_task_that_was_taken_over_spoils_one_evaluation(
+    evaluating: Server, monkeypatch: pytest.MonkeyPatch, task: str, lie: dict[str, Any]
+) -> None:
+    """Facts of another shape are a failure with a code; nothing of them is kept."""
+    await stored(evaluating, seed=77)
+    worker = evaluating.app[EVALUATIONS].worker
+    asking = worker.ask
+
+    async def lying(asked_for: str, *args: Any, **named: Any) -> Any:
+        answer = await asking(asked_for, *args, **named)
+        if asked_for != task:
+            return answer
+        return answer._replace(facts={**answer.facts, **lie})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "ask", lying)
+        failed = await evaluate(evaluating, force=True)
+    listed = await call(evaluating, "GET", EVALUATION)
+    again = await evaluate(evaluating, force=True)
+
+    assert (failed["status"], failed["problem"]["code"]) == ("failed", "worker_crashed")
+    assert (listed.status, again["status"]) == (200, "succeeded")
+
+
 async def test_a_killed_task_fails_alone(evaluating: Server) -> None:
     """A child that is killed is one failed evaluation, and the next one is fine."""
     await stored(evaluating, seed=14)

@@ -129,7 +129,7 @@ class EvaluationCatalog:
         return [_evaluation_of(row) for row in rows]
 
     async def claim(self, tiers: Collection[str], now: int) -> Evaluation | None:
-        """Take the next one that waits; it is `starting` from here on."""
+        """Take the next one that waits; here it is `running` from now on."""
         turn = (
             select(evaluations.c.id)
             .where(evaluations.c.status.in_(WAITING), evaluations.c.tier.in_(tiers))
@@ -139,7 +139,7 @@ class EvaluationCatalog:
         claimed = update(evaluations).where(evaluations.c.id == turn.scalar_subquery())
         (rows,) = await self._database.write(
             claimed.values(
-                status=EvaluationStatus.STARTING,
+                status=EvaluationStatus.RUNNING,
                 started_at=now,
                 attempts=evaluations.c.attempts + 1,
             ).returning(evaluations)

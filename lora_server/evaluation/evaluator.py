@@ -14,10 +14,22 @@ from typing import Any, TypeVar
 
 import structlog
 
-from lora_server.catalog.evaluations import EvaluationCatalog
-from lora_server.errors import CatalogUnusable, EvaluationNotFound, EvaluationQueueFull
+from lora_server.catalog.evaluations import EvaluationCatalog, EvaluationPage, EvaluationQuery
+from lora_server.errors import (
+    CatalogUnusable,
+    EvaluationNotFound,
+    EvaluationQueueFull,
+    StorageFull,
+)
 from lora_server.evaluation.feeds import DONE, PROGRESS, STATE, Feeds
-from lora_server.evaluation.outcomes import Evaluate, Outcome, fault, outcome_of
+from lora_server.evaluation.outcomes import (
+    MAX_ATTEMPTS,
+    Evaluate,
+    Outcome,
+    fault,
+    given_up,
+    outcome_of,
+)
 from lora_server.evaluation.report import Tier
 from lora_server.records import Evaluation, EvaluationStatus
 from lora_server.uninterrupted import meanwhile
@@ -44,8 +56,9 @@ class Evaluator:
         self._waiting: dict[str, int] = {}  # since when, by id
         self._at_work: dict[str, Evaluation] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self._turn = asyncio.Lock()  # over taking one on, or cancelling one before it is
-        self._entry = asyncio.Lock()  # over looking for an equal one, and entering another
+        self._unwanted = set[str]()  # cancelled while at work
+        self._entering = asyncio.Lock()
+        self._turn = asyncio.Lock()  # over each step from one status to the next
         self._news = asyncio.Event()
 
     @asynccontextmanager
@@ -57,7 +70,7 @@ class Evaluator:
         await self._catalog.interrupt_all()
         for evaluation in await self._catalog.waiting():
             self._waiting[evaluation.id] = evaluation.created_at
-            self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
+            self._tell_waiting(evaluation)
         async with AsyncExitStack() as stack:
             for _ in range(self._lanes):
                 await stack.enter_async_context(meanwhile(self._work()))
@@ -85,22 +98,22 @@ class Evaluator:
 
         Raises:
             EvaluationQueueFull: too many wait already.
+            CatalogUnusable, StorageFull: it could not be entered.
 
         """
-        async with self._entry:
+        async with self._entering:
             same = await self._catalog.latest(evaluation.plan_key)
             if same and not (force and same.ended):
                 return self._at_work.get(same.id, same)
             if self.depth >= self._max_queue:
                 raise EvaluationQueueFull(self._max_queue)
-            self._waiting[evaluation.id] = evaluation.created_at  # counted before it is written
+            self._waiting[evaluation.id] = evaluation.created_at  # a lane may take it at once
             try:
                 await self._catalog.add(evaluation)
-            except CatalogUnusable:
+            except (CatalogUnusable, StorageFull):
                 del self._waiting[evaluation.id]
                 raise
-        self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
-        self._news.set()
+        self._tell_waiting(evaluation)
         return evaluation
 
     async def get(self, evaluation_id: str) -> Evaluation:
@@ -114,6 +127,12 @@ class Evaluator:
         if evaluation is None:
             raise EvaluationNotFound
         return evaluation
+
+    async def page(self, query: EvaluationQuery) -> EvaluationPage:
+        """Return a page of evaluations, newest first, each as it is at this moment."""
+        page = await self._catalog.page(query)
+        items = tuple(self._at_work.get(item.id, item) for item in page.items)
+        return replace(page, items=items)
 
     async def ended(self, evaluation_id: str, within_s: float) -> Evaluation:
         """Return an evaluation once it has ended, or as it is when the time is up.
@@ -144,24 +163,23 @@ class Evaluator:
             task = self._tasks.get(evaluation_id)
             if task is None:
                 return await self._conclude(evaluation, Outcome(EvaluationStatus.CANCELLED))
-        task.cancel(EvaluationStatus.CANCELLED)
+            self._unwanted.add(evaluation_id)
+        task.cancel()
         return await self.ended(evaluation_id, within_s=30.0)
 
     async def _work(self) -> None:
         while True:
             evaluation, task = await self._insisting(self._begun)
             outcome = await self._outcome(evaluation, task)
-            if outcome.status is EvaluationStatus.INTERRUPTED:
-                await self._insisting(partial(self._retry, evaluation, outcome))
-            else:
-                await self._insisting(partial(self._conclude, evaluation, outcome))
+            if await self._insisting(partial(self._settled, evaluation, outcome)):
+                await asyncio.sleep(RETRY_S)  # whoever takes it up again, it is not at once
 
     async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step, again and again while the catalogue fails."""
         while True:
             try:
                 return await step()
-            except CatalogUnusable as error:
+            except (CatalogUnusable, StorageFull) as error:
                 log.warning("evaluation.catalogue_failed", why=error.why)
                 await asyncio.sleep(RETRY_S)
 
@@ -171,16 +189,21 @@ class Evaluator:
             self._news.clear()
             async with self._turn:
                 if self._waiting and (
-                    evaluation := await self._catalog.claim(tuple(Tier), int(time.time()))
+                    claimed := await self._catalog.claim(tuple(Tier), int(time.time()))
                 ):
-                    self._waiting.pop(evaluation.id, None)  # an add that failed may be written yet
-                    self._at_work[evaluation.id] = evaluation
-                    carrying = outcome_of(
-                        self._evaluate, evaluation, lambda news: self._tell(evaluation.id, news)
-                    )
-                    task = self._tasks[evaluation.id] = asyncio.create_task(carrying)
-                    return evaluation, task
+                    return self._started(replace(claimed, status=EvaluationStatus.STARTING))
             await self._news.wait()
+
+    def _started(self, evaluation: Evaluation) -> tuple[Evaluation, asyncio.Task[Outcome]]:
+        self._waiting.pop(evaluation.id, None)
+        self._at_work[evaluation.id] = evaluation
+        if evaluation.attempts > MAX_ATTEMPTS:
+            carrying = given_up()
+        else:
+            tell = partial(self._tell, evaluation.id)
+            carrying = outcome_of(self._evaluate, evaluation, tell)
+        task = self._tasks[evaluation.id] = asyncio.create_task(carrying)
+        return evaluation, task
 
     async def _outcome(self, evaluation: Evaluation, task: asyncio.Task[Outcome]) -> Outcome:
         """Wait for the end of an evaluation; a cancelled lane ends it."""
@@ -189,7 +212,6 @@ class Evaluator:
         finally:
             task.cancel()
             await asyncio.wait({task})
-            del self._tasks[evaluation.id]
         if task.cancelled():
             return Outcome(EvaluationStatus.CANCELLED)
         if error := task.exception():
@@ -203,16 +225,27 @@ class Evaluator:
         self._at_work[evaluation_id] = replace(self._at_work[evaluation_id], **known)
         self.feeds.publish(evaluation_id, STATE if "status" in news else PROGRESS, dict(news))
 
-    async def _retry(self, evaluation: Evaluation, outcome: Outcome) -> None:
-        """Let an evaluation wait for its next try, here or in the next life."""
-        log.info("evaluation.interrupted", evaluation=evaluation.id, why=outcome.message)
-        await self._catalog.set(evaluation.id, status=outcome.status)
-        self._at_work.pop(evaluation.id, None)
-        self.feeds.publish(evaluation.id, STATE, {"status": outcome.status})
-        await asyncio.sleep(RETRY_S)
-        if (now := await self._catalog.get(evaluation.id)) and not now.ended:
-            self._waiting[now.id] = now.created_at
-            self._news.set()
+    async def _settled(self, evaluation: Evaluation, outcome: Outcome) -> bool:
+        """Note what became of one at work; tells whether it waits for its next try."""
+        async with self._turn:
+            again = outcome.status is EvaluationStatus.INTERRUPTED
+            if again and evaluation.id in self._unwanted:
+                again, outcome = False, Outcome(EvaluationStatus.CANCELLED)
+            if again:
+                log.info("evaluation.interrupted", evaluation=evaluation.id, why=outcome.message)
+                interrupted = await self._catalog.set(evaluation.id, status=outcome.status)
+                self._at_work.pop(evaluation.id, None)
+                self._waiting[evaluation.id] = evaluation.created_at
+                self._tell_waiting(interrupted or evaluation)
+            else:
+                await self._conclude(evaluation, outcome)
+            del self._tasks[evaluation.id]
+            self._unwanted.discard(evaluation.id)
+        return again
+
+    def _tell_waiting(self, evaluation: Evaluation) -> None:
+        self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
+        self._news.set()
 
     async def _conclude(self, evaluation: Evaluation, outcome: Outcome) -> Evaluation:
         """Note how an evaluation ended, and tell."""

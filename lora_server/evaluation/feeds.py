@@ -30,8 +30,14 @@ class _Feed:
     last_id: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1].name == DONE
+
     def after(self, event_id: int) -> list[Event]:
-        return [event for event in self.events if event.id > event_id]
+        # Events count anew after a restart: who was further then has heard none of these.
+        begin = event_id if event_id <= self.last_id else 0
+        return [event for event in self.events if event.id > begin]
 
 
 class Feeds:
@@ -50,8 +56,8 @@ class Feeds:
         feed.news = asyncio.Event()
         if name == DONE:
             self._ended.append(evaluation_id)
-        while len(self._ended) > KEPT_FEEDS:
-            self._feeds.pop(self._ended.popleft(), None)
+            if len(self._ended) > KEPT_FEEDS:
+                self._feeds.pop(self._ended.popleft(), None)
 
     async def follow(
         self, evaluation_id: str, after: int, *, silence_s: float
@@ -59,17 +65,15 @@ class Feeds:
         """Yield the events after one, as they come, up to `done`; None after each silence.
 
         Ends at once where nothing is known of the evaluation. Events that are too old to be
-        kept are left out. A number that was not reached yet is from an earlier life of the server,
-        and then everything is news.
+        kept are left out.
         """
         while feed := self._feeds.get(evaluation_id):
             news = feed.news
-            after = after if after <= feed.last_id else 0
             for event in feed.after(after):
                 yield event
                 after = event.id
-                if event.name == DONE:
-                    return
+            if feed.done:
+                return
             if news is feed.news:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(silence_s):

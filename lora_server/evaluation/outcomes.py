@@ -62,6 +62,11 @@ async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -
     return Outcome(EvaluationStatus.SUCCEEDED, verdict=verdict)
 
 
+async def given_up() -> Outcome:
+    """Return the outcome of one during which the server has ended too often."""
+    return _failed("server_failed", "The server ended during it again and again.")
+
+
 def fault(evaluation: Evaluation, error: BaseException) -> Outcome:
     """Return the outcome of a fault of ours; the log has it whole."""
     log.error("evaluation.fault", evaluation=evaluation.id, exc_info=error)

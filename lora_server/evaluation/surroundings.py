@@ -67,9 +67,10 @@ class Surroundings:
             limit=MAX_COHORT,
         )
         sketches = await self._catalog.measurements.sketches_of([c.sha256 for c in candidates])
+        known = await self._catalog.measurements.count(EVALUATOR, besides=lora.sha256)
         return {
             "extension": names.extension(lora.location.name),
-            "searched": await self._catalog.measurements.count(EVALUATOR, besides=lora.sha256),
+            "searched": min(known, MAX_SKETCHES),
             "id": evaluation.id,
             "tier": evaluation.tier,
             "created_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

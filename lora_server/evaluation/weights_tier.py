@@ -5,7 +5,6 @@ known of other LoRAs is looked up. The texts that come back are kept unread, sin
 megabytes would hold up the event loop whatever thread it ran in.
 """
 
-import base64
 import io
 import os
 import time
@@ -20,7 +19,8 @@ from lora_server.evaluation.plans import Plan
 from lora_server.evaluation.report import EVALUATOR
 from lora_server.evaluation.reports import PAGE, REPORT, Reports
 from lora_server.evaluation.surroundings import Surroundings
-from lora_server.evaluation.worker.client import TaskFailed, Worker
+from lora_server.evaluation.worker.client import TaskFailed, Worker, believing
+from lora_server.evaluation.worker.saying import MeasureFacts, ReportFacts, believed
 from lora_server.evaluation.worker.tasks import Answer
 from lora_server.filesystem import facts_of
 from lora_server.library import Library
@@ -46,17 +46,20 @@ class WeightsTier:
             StorageFull, StorageUnusable, CatalogUnusable: it could not be kept.
 
         """
+        await self._worker.there(evaluation.timeout_s)
         ask = _Asking(self._worker, evaluation.timeout_s, tell)
         async with AsyncExitStack() as files:
             subject = await self._opened(files, evaluation)
             measured, near = await self._measured(ask, subject)
             report = await self._reported(ask, subject, measured, near)
+        with believing():
+            facts = believed(ReportFacts, report.facts)
+            text, page = facts.texts(report.text)
         tell({"stage": "keeping the report", "progress": 1.0})
-        end = report.facts["report_chars"]
-        texts = {REPORT: report.text[:end], PAGE: report.text[end:]}
+        texts = {REPORT: text, PAGE: page}
         await self._library.store.run(self._reports.write, evaluation.id, texts)
         await self._forget_outdated(evaluation)
-        return str(report.facts["verdict"])
+        return facts.verdict.value
 
     async def _measured(self, ask: "_Asking", subject: "_Subject") -> tuple[Answer, Sequence[str]]:
         """Measure a file; returns what was measured, and the digests of the nearest contents."""
@@ -68,14 +71,17 @@ class WeightsTier:
             extension = names.extension(lora.location.name)
             fds = [subject.fd, bundle.fileno()]
             measured = await ask("measure", fds, extension=extension, count=CANDIDATES)
+        with believing():
+            facts = believed(MeasureFacts, measured.facts)
+            sketch = facts.sketch_bytes(len(digests))
         await self._refuse_changed(subject)
         await self._library.catalog.measurements.put(
             lora.sha256,
             evaluator=EVALUATOR,
-            features=measured.facts["features"],
-            sketch=base64.b64decode(measured.facts["sketch"]),
+            features=facts.features,
+            sketch=sketch,
         )
-        return measured, [digests[position] for position in measured.facts["nearest"]]
+        return measured, [digests[position] for position in facts.nearest]
 
     async def _reported(
         self, ask: "_Asking", subject: "_Subject", measured: Answer, near: Sequence[str]

@@ -17,6 +17,7 @@ from lora_server.web.keys import AUDIT, CONFIG, EVALUATIONS, LIBRARY, PRINCIPAL
 from lora_server.web.preferences import wait_s
 from lora_server.web.problems import RETRY_AFTER_S
 
+AWAY_S = 10.0  # that a report is waited for while there is no worker; then comes a 202
 # A page from our own template; nothing in it needs a script or another host.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -49,7 +50,8 @@ async def run(request: web.Request) -> web.Response:
     )
     request[AUDIT] |= {"evaluation": asked.id, "sha256": lora.sha256}
     preferred_s = wait_s(request.headers.getall("Prefer", ()))
-    most_s = asked.timeout_s * 2 if preferred_s is None else preferred_s
+    patience_s = asked.timeout_s * 2 if service.worker.alive else AWAY_S
+    most_s = patience_s if preferred_s is None else preferred_s
     evaluation = await service.evaluator.ended(asked.id, most_s)
     answer = await _answered(request, evaluation, cached=asked.ended)
     if preferred_s is not None:
@@ -86,8 +88,8 @@ async def health(request: web.Request) -> web.Response:
 async def list_evaluations(request: web.Request) -> web.Response:
     """List evaluations, the newest first, one page at a time."""
     query = parsed_query(evaluation_schemas.EvaluationListQuery, request)
-    catalog = request.app[LIBRARY].catalog.evaluations
-    page = await catalog.page(EvaluationQuery(**query.model_dump()))
+    evaluator = request.app[EVALUATIONS].evaluator
+    page = await evaluator.page(EvaluationQuery(**query.model_dump()))
     return answers.respond(
         evaluation_schemas.EvaluationList(
             data=[evaluation_answers.summary(item) for item in page.items], count=page.count

@@ -31,7 +31,8 @@ async def stream(request: web.Request, evaluation: Evaluation) -> web.StreamResp
         ended = await _follow(request, response, evaluation.id, after)
     if ended:
         last = await request.app[EVALUATIONS].evaluator.get(evaluation.id)
-        await response.write(_event(DONE, _facts(last)))
+        name = DONE if last.ended else STATE  # nobody works at it where evaluations are off
+        await response.write(_event(name, _facts(last)))
     await response.write_eof()
     return response
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from lora_server.catalog import Catalog
-from lora_server.catalog.evaluations import EvaluationCatalog
+from lora_server.catalog.evaluations import EvaluationCatalog, EvaluationQuery
 from lora_server.errors import (
     CatalogUnusable,
     EvaluationNotFound,
@@ -339,3 +340,151 @@ async def test_a_catalogue_that_fails_for_a_while_loses_nothing(
         await evaluator.submit(asked(1))
 
         assert (await evaluator.ended(asked(1).id, within_s=10)).status == "succeeded"
+
+
+async def test_a_full_disk_of_the_catalogue_loses_nothing(
+    catalog: EvaluationCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked for is refused, what waits is carried out as soon as there is room."""
+    monkeypatch.setattr("lora_server.evaluation.evaluator.RETRY_S", 0.01)
+    claiming, failures = catalog.claim, iter([True, True])
+
+    async def failing(*args: object) -> Evaluation | None:
+        if next(failures, False):
+            raise StorageFull("no room")
+        return await claiming(*args)  # type: ignore[arg-type]
+
+    async def full(_evaluation: Evaluation) -> None:
+        raise StorageFull("no room")
+
+    async with working(catalog, Hands(passing)) as evaluator:
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog, "add", full)
+            with pytest.raises(StorageFull):
+                await evaluator.submit(asked(1))
+        assert evaluator.depth == 0
+
+        monkeypatch.setattr(catalog, "claim", failing)
+        await evaluator.submit(asked(2))
+        assert (await evaluator.ended(asked(2).id, within_s=5)).status == "succeeded"
+
+
+async def test_what_is_to_be_tried_again_may_be_taken_by_any_lane(
+    catalog: EvaluationCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane that looks while another one's work was interrupted goes on, and counts are right."""
+    monkeypatch.setattr("lora_server.evaluation.evaluator.RETRY_S", 0.2)
+    interrupted = asyncio.Event()
+
+    async def act(evaluation: Evaluation, _tell: Teller) -> str:
+        if evaluation.id == asked(1).id and evaluation.attempts == 1:
+            interrupted.set()
+            raise WorkerAway("nobody there")
+        await asyncio.wait_for(interrupted.wait(), 5)
+        await asyncio.sleep(0.02)
+        return "pass"
+
+    async with working(catalog, Hands(act), lanes=2) as evaluator:
+        for number in range(1, 6):
+            await evaluator.submit(asked(number))
+        ended = [await evaluator.ended(asked(n).id, within_s=5) for n in range(1, 6)]
+
+        assert [one.status for one in ended] == ["succeeded"] * 5
+        assert (evaluator.depth, evaluator.busy) == (0, 0)
+
+
+async def test_what_was_interrupted_can_be_cancelled(
+    catalog: EvaluationCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its next try it ends as cancelled, is not tried again and waits no longer."""
+    monkeypatch.setattr("lora_server.evaluation.evaluator.RETRY_S", 0.1)
+
+    async def act(_evaluation: Evaluation, _tell: Teller) -> str:
+        raise WorkerAway("nobody there")
+
+    hands = Hands(act)
+    async with working(catalog, hands) as evaluator:
+        await evaluator.submit(asked(1))
+        async for event in evaluator.feeds.follow(asked(1).id, 0, silence_s=1):
+            if event and event.data.get("status") == "interrupted":
+                break
+        cancelled = await evaluator.cancel(asked(1).id)
+        await asyncio.sleep(0.2)
+
+        assert cancelled.status == (await evaluator.get(asked(1).id)).status == "cancelled"
+        assert (evaluator.depth, len(hands.begun)) == (0, 1)
+
+
+@pytest.mark.parametrize("error", [None, WorkerAway("nobody there")])
+async def test_an_end_that_is_being_noted_is_not_overwritten(
+    catalog: EvaluationCatalog, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """Who cancels at the last moment is told the end that stays, and it is told but once."""
+    noting, noted = catalog.set, list[object]()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(evaluation_id: str, **changes: object) -> Evaluation | None:
+        noted.append(changes["status"])
+        reached.set()
+        await go_on.wait()
+        return await noting(evaluation_id, **changes)
+
+    async def act(_evaluation: Evaluation, _tell: Teller) -> str:
+        if error:
+            raise error
+        return "pass"
+
+    monkeypatch.setattr(catalog, "set", slow)
+    async with working(catalog, Hands(act)) as evaluator:
+        await evaluator.submit(asked(1))
+        await reached.wait()
+        cancelling = asyncio.create_task(evaluator.cancel(asked(1).id))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        told = await cancelling
+        await asyncio.sleep(0.05)
+        stays = await evaluator.get(asked(1).id)
+
+    assert told.status == stays.status == ("cancelled" if error else "succeeded")
+    assert noted == (["interrupted", "cancelled"] if error else ["succeeded"])
+
+
+async def test_equal_evaluations_asked_for_at_once_are_one(catalog: EvaluationCatalog) -> None:
+    """Two people who ask in the same moment get the same evaluation."""
+    async with working(catalog, Hands(passing), lanes=0) as evaluator:
+        same = asked(1).sha256
+        both = await asyncio.gather(
+            evaluator.submit(asked(1)), evaluator.submit(asked(2, sha256=same))
+        )
+
+        assert len({one.id for one in both}) == evaluator.depth == 1
+
+
+async def test_what_takes_the_server_down_is_not_tried_for_ever(
+    catalog: EvaluationCatalog,
+) -> None:
+    """After some lives of the server that ended during it, it fails and says why."""
+    for _ in range(MAX_ATTEMPTS):
+        async with working(catalog, Hands(endless)) as evaluator:
+            if not await catalog.get(asked(1).id):
+                await evaluator.submit(asked(1))
+            await until(partial(getattr, evaluator, "busy"))
+
+    hands = Hands(passing)
+    async with working(catalog, hands) as evaluator:
+        ended = await evaluator.ended(asked(1).id, within_s=5)
+
+    assert (ended.status, ended.problem, hands.begun) == ("failed", "server_failed", [])
+    assert "again and again" in (ended.message or "")
+
+
+async def test_lists_tell_what_is_at_work(catalog: EvaluationCatalog) -> None:
+    """A list shows stage and progress as a poll does, and can be of what runs."""
+    async with working(catalog, Hands(endless)) as evaluator:
+        await evaluator.submit(asked(1))
+        await evaluator.submit(asked(2))
+        await until(lambda: evaluator.busy)
+        await asyncio.sleep(0)
+        page = await evaluator.page(EvaluationQuery(status="running"))
+
+        assert [(one.id, one.progress) for one in page.items] == [(asked(1).id, 0.5)]

@@ -68,6 +68,50 @@ async def test_a_task_that_ends_badly_ends_alone(
     assert (await ask(worker, "echo", size=1)).facts["contents"] == []
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"piece": 3}',
+        '{"piece": "\\ud800"}',
+        '{"failed": "x"}',
+        '{"failed": [{}, 1]}',
+        '{"failed": ["a code\\n", "a message"]}',
+        '{"failed": ["code", "a message", 1]}',
+        '{"event": 3}',
+        '{"event": {"progress": "much"}}',
+        '{"event": {"progress": NaN}}',
+        '{"event": {"status": "succeeded"}}',
+        '{"event": {"stage": "%s"}}' % ("x" * 1000),
+        "{}",
+    ],
+)
+async def test_what_makes_no_sense_is_a_failure(worker: Worker, frame: str) -> None:
+    """A task that was taken over by its file can end itself, and nothing else."""
+    events: list[Mapping[str, Any]] = []
+    with pytest.raises(TaskFailed) as caught:
+        await ask(worker, "say", frames=[frame], events=events)
+
+    assert caught.value.code == "worker_crashed"
+    assert events == [{"status": "starting"}, {"status": "running"}]
+    assert (await ask(worker, "echo", size=1)).facts["contents"] == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{}, {"task": 3}, {"task": "echo"}, {"task": "echo", "arguments": {}, "timeout_s": "1"}],
+)
+async def test_a_request_that_makes_no_sense_is_hung_up_on(
+    worker: Worker, request_: dict[str, Any]
+) -> None:
+    """The worker closes the connection and serves the next one."""
+    async with worker._connected() as channel:  # noqa: SLF001 - says what no client would
+        await channel.send(request_)
+        async with asyncio.timeout(5):
+            assert await channel.receive() is None
+
+    assert (await ask(worker, "echo", size=1)).facts["contents"] == []
+
+
 async def test_a_task_is_ended_when_its_time_is_up(worker: Worker) -> None:
     """It hears the limit, and its process is gone."""
     events: list[Mapping[str, Any]] = []

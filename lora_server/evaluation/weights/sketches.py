@@ -21,7 +21,6 @@ Sums are in the order of the linear algebra library: two machines may differ in 
 """
 
 import hashlib
-import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,17 +29,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_server.evaluation.weights.canonical import Piece, pieces
+from lora_server.evaluation.weights.sketch_head import HEAD, MAGIC
 from lora_server.evaluation.weights.update import Matrix, Update
 
 VERSION = 1
 SIDE = 16  # of a piece's own sketch; the cost of sketching grows with it
 BLOCKS = 4  # pieces in different blocks do not disturb each other, and blocks cost nothing
 DIMS = BLOCKS * SIDE * SIDE
-# Every version begins with these: magic, version, length in bytes; then norm and spread.
-_HEAD = struct.Struct("<4sHHdf")
-_MAGIC = b"LSKE"
 _VALUES = np.dtype("<f2")
-SIZE_BYTES = _HEAD.size + DIMS * _VALUES.itemsize
+SIZE_BYTES = HEAD.size + DIMS * _VALUES.itemsize
 
 _SIGN_ROWS = 1 << 16
 _STRETCH_ROWS = _SIGN_ROWS // 2  # rows of a factor that one window of the signs serves
@@ -116,7 +113,7 @@ class Sketcher:
         usable = length > 0 and np.isfinite(length) and np.isfinite(frobenius) and frobenius > 0
         values = self._sum / length if usable else np.zeros_like(self._sum)
         norm, spread = (frobenius, self._spread()) if usable else (0.0, 0.0)
-        head = _HEAD.pack(_MAGIC, VERSION, SIZE_BYTES, norm, spread)
+        head = HEAD.pack(MAGIC, VERSION, SIZE_BYTES, norm, spread)
         return head + values.astype(_VALUES).tobytes()
 
     def _spread(self) -> float:
@@ -151,8 +148,8 @@ def frobenius(sketched: bytes) -> float:
 
 def is_current(sketched: bytes) -> bool:
     """Whether this is a sketch of this version."""
-    expected = (_MAGIC, VERSION, SIZE_BYTES)
-    return len(sketched) == SIZE_BYTES and _HEAD.unpack_from(sketched)[:3] == expected
+    expected = (MAGIC, VERSION, SIZE_BYTES)
+    return len(sketched) == SIZE_BYTES and HEAD.unpack_from(sketched)[:3] == expected
 
 
 def nearest(sketched: bytes, bundle: bytes, count: int) -> list[Estimate]:
@@ -167,8 +164,8 @@ def nearest(sketched: bytes, bundle: bytes, count: int) -> list[Estimate]:
     for index, begin, size in _records(bundle):
         if size == SIZE_BYTES and bundle[begin : begin + 6] == sketched[:6]:
             indices.append(index)
-            heads.append(_HEAD.unpack_from(bundle, begin)[3:])
-            bodies.append(bundle[begin + _HEAD.size : begin + size])
+            heads.append(HEAD.unpack_from(bundle, begin)[3:])
+            bodies.append(bundle[begin + HEAD.size : begin + size])
     if not indices or not _is_usable(norm, spread) or not np.isfinite(query).all():
         return []
     norms, spreads = np.array(heads).T
@@ -195,18 +192,18 @@ def _read(sketched: bytes) -> tuple[float, float, npt.NDArray[np.float32]]:
     """Return norm, spread and values."""
     if not is_current(sketched):
         raise ValueError(f"not a sketch of version {VERSION}")
-    *_, norm, spread = _HEAD.unpack_from(sketched)
-    return norm, spread, np.frombuffer(sketched, _VALUES, DIMS, _HEAD.size).astype(np.float32)
+    *_, norm, spread = HEAD.unpack_from(sketched)
+    return norm, spread, np.frombuffer(sketched, _VALUES, DIMS, HEAD.size).astype(np.float32)
 
 
 def _records(bundle: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield number, offset and length of every record, whatever its version."""
     begin = index = 0
     while begin < len(bundle):
-        if begin + _HEAD.size > len(bundle):
+        if begin + HEAD.size > len(bundle):
             raise ValueError(f"the bundle ends inside sketch {index}")
-        magic, _, size, *_ = _HEAD.unpack_from(bundle, begin)
-        if magic != _MAGIC or not _HEAD.size <= size <= len(bundle) - begin:
+        magic, _, size, *_ = HEAD.unpack_from(bundle, begin)
+        if magic != MAGIC or not HEAD.size <= size <= len(bundle) - begin:
             raise ValueError(f"sketch {index} of the bundle is torn")
         yield index, begin, size
         begin += size

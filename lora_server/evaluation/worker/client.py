@@ -3,13 +3,14 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from lora_server.evaluation.worker import saying
 from lora_server.evaluation.worker.channel import DONE, EVENT, FAILED, PIECE, Channel
 from lora_server.evaluation.worker.supervisor import HEARTBEAT_S, WATCH
 from lora_server.evaluation.worker.tasks import Answer
@@ -38,6 +39,21 @@ class WorkerAway(Exception):
     """Nobody answers at the worker's socket, or stopped answering; a retry may help."""
 
 
+@contextmanager
+def believing() -> Iterator[None]:
+    """Take what makes no sense for a fault of the task that said it.
+
+    Raises:
+        TaskFailed: in place of a ValueError in the block.
+
+    """
+    try:
+        yield
+    except ValueError as error:
+        log.warning("task.makes_no_sense", why=str(error)[:500])
+        raise TaskFailed("worker_crashed", "The evaluating process made no sense.") from error
+
+
 class Worker:
     """The worker behind a UNIX socket; it may come and go."""
 
@@ -45,6 +61,7 @@ class Worker:
         self.path = path
         self.facts: Mapping[str, Any] = {}  # as of the last heartbeat
         self._heard: float | None = None
+        self._there = asyncio.Event()
 
     @property
     def silence_s(self) -> float | None:
@@ -53,9 +70,21 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Tell whether the worker was heard of lately."""
-        silence_s = self.silence_s
-        return silence_s is not None and silence_s < SILENCE_S
+        """Tell whether the worker was heard of lately, and has not gone since."""
+        return self._there.is_set()
+
+    async def there(self, within_s: float) -> None:
+        """Wait until the worker is heard of.
+
+        Raises:
+            WorkerAway: it was not, within that time.
+
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                await self._there.wait()
+        except TimeoutError as error:
+            raise WorkerAway(f"{self.path}: nobody was there for {within_s:g} s") from error
 
     async def ask(
         self,
@@ -97,6 +126,8 @@ class Worker:
                     await self._listen(channel)
             except (OSError, wire.Malformed) as error:
                 log.debug("worker.away", why=str(error))
+            finally:
+                self._there.clear()
             await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self, channel: Channel) -> None:
@@ -107,6 +138,7 @@ class Worker:
                 return
             self.facts = frame.get(EVENT, {})
             self._heard = time.monotonic()
+            self._there.set()
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Channel]:
@@ -119,14 +151,17 @@ class Worker:
 
 
 async def _answer(channel: Channel, on_event: OnEvent) -> Answer:
-    text = []
+    text = list[str]()
     while frame := await channel.receive():
-        if PIECE in frame:
-            text.append(frame[PIECE])
-        elif FAILED in frame:
-            raise TaskFailed(*frame[FAILED])
-        elif DONE in frame:
+        if DONE in frame:
             return Answer(frame[DONE], "".join(text))
-        else:
-            on_event(frame.get(EVENT, {}))
+        with believing():
+            if PIECE in frame:
+                text.append(saying.piece(frame[PIECE]))
+                continue
+            if FAILED in frame:
+                failure = saying.failure(frame[FAILED])
+                raise TaskFailed(failure.code, failure.message)
+            news = saying.news(frame.get(EVENT))
+        on_event(news)
     raise WorkerAway("the worker closed the connection")

@@ -18,6 +18,7 @@ from lora_server.uninterrupted import meanwhile, uninterrupted
 log = structlog.get_logger(__name__)
 
 RESTART_S = 1.0  # between two starts of a worker that ends by itself
+END_S = 10.0  # that a worker may take to end
 MODULE = "lora_server.evaluation.worker"
 
 _OURS = {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
@@ -59,7 +60,17 @@ async def _run(environment: Mapping[str, str], module: str) -> None:
     finally:
         if process.returncode is None:
             process.terminate()
-            await uninterrupted(process.wait())
+            await uninterrupted(_gone(process))
+
+
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Wait for a worker's end, and make it one where a driver, say, holds it up."""
+    try:
+        async with asyncio.timeout(END_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _environment(config: Config, path: Path) -> dict[str, str]:

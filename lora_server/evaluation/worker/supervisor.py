@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_S = 1.0
 REQUEST_S = 10.0  # how long a client may take to say what it wants
 MAX_CONNECTIONS = 64
+ACCEPT_AGAIN_S = 0.1
 MAX_TIMEOUT_S = 24 * 3600.0
 WATCH = "watch"  # the request for heartbeats instead of a task
 
@@ -62,7 +63,12 @@ class Supervisor:
         listener.settimeout(0)
         try:
             while True:
-                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                try:
+                    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                except OSError as error:  # no descriptor is left: soon one may be
+                    log.warning("connection.refused", why=str(error))
+                    await asyncio.sleep(ACCEPT_AGAIN_S)
+                    continue
                 if len(self._connections) >= MAX_CONNECTIONS:
                     connection.close()
                     continue
@@ -82,6 +88,7 @@ class Supervisor:
             with contextlib.ExitStack() as files:
                 for fd in fds:
                     files.callback(os.close, fd)
+                _check(request)
                 await self._until_closed(channel, request, fds)
         except (OSError, EOFError, wire.Malformed) as error:
             log.info("connection.ended", why=str(error) or type(error).__name__)
@@ -111,7 +118,7 @@ class Supervisor:
 
     async def _task(self, channel: Channel, request: Message, fds: list[int]) -> None:
         """Run a child for a task, and say at the end what became of it."""
-        timeout_s = min(float(request["timeout_s"]), MAX_TIMEOUT_S)
+        timeout_s = min(request["timeout_s"], MAX_TIMEOUT_S)
         try:
             async with self._turns, asyncio.timeout(timeout_s):
                 await channel.send({EVENT: {"status": "starting"}})
@@ -131,6 +138,22 @@ class Supervisor:
             self._running -= 1
 
 
+def _check(request: Message) -> None:
+    """Raise wire.Malformed for what asks for neither heartbeats nor a task."""
+    match request:
+        case {"task": str(task)} if task == WATCH:
+            return
+        case {"task": str(), "arguments": dict(), "timeout_s": int() | float()}:
+            return
+    raise wire.Malformed("a request asks for nothing that there is")
+
+
+def _length(piece: object) -> int:
+    if not isinstance(piece, str):
+        raise wire.Malformed("a piece of a text is none")
+    return len(piece)
+
+
 async def _passed_on(
     child: TaskProcess, channel: Channel, request: Message, fds: list[int]
 ) -> Message:
@@ -142,10 +165,10 @@ async def _passed_on(
         while frame := await child.channel.receive():
             if DONE in frame or FAILED in frame:
                 return frame
-            room -= len(frame.get(PIECE, ""))
+            room -= _length(frame.get(PIECE, ""))
             if room < 0:
                 return {FAILED: ["result_too_large", "The result is larger than is allowed."]}
             await channel.send(frame)
-    except (OSError, wire.Malformed):  # of the client's leaving, the caller hears by itself
+    except (OSError, ValueError):  # of the client's leaving, the caller hears by itself
         child.kill()
     return {FAILED: ["worker_crashed", f"The evaluating process {await child.ending()}."]}

@@ -14,9 +14,12 @@ TASKS: Mapping[str, str] = {
 
 
 class Answer(NamedTuple):
-    """What a task returns: facts for the front end, and a text that it keeps unread."""
+    """What a task returns: facts for the front end, and a text that it keeps unread.
 
-    facts: Mapping[str, Any]
+    Who gets one from a worker checks the facts (`saying`) before they are used.
+    """
+
+    facts: Any
     text: str = ""
 
 
