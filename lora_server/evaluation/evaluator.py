@@ -115,8 +115,12 @@ class Evaluator:
             raise EvaluationNotFound
         return evaluation
 
-    async def ended(self, evaluation_id: str, within_s: float) -> Evaluation:
+    async def ended(
+        self, evaluation_id: str, within_s: float, *, given_up: Callable[[], bool] = bool
+    ) -> Evaluation:
         """Return an evaluation once it has ended, or as it is when the time is up.
+
+        `given_up` is asked about every second whether to wait no longer.
 
         Raises:
             EvaluationNotFound: no such evaluation.
@@ -125,7 +129,7 @@ class Evaluator:
         deadline = time.monotonic() + within_s
         if not (evaluation := await self.get(evaluation_id)).ended and within_s:
             async for event in self.feeds.follow(evaluation_id, 0, silence_s=min(within_s, 1.0)):
-                if (event and event.name == DONE) or time.monotonic() >= deadline:
+                if (event and event.name == DONE) or time.monotonic() >= deadline or given_up():
                     break
             return await self.get(evaluation_id)
         return evaluation
