@@ -111,6 +111,24 @@ async def test_a_killed_server_leaves_nothing_visible(tmp_path: Path) -> None:
     assert not daemon.files()
 
 
+async def test_a_killed_server_leaves_no_worker(tmp_path: Path) -> None:
+    """Its worker goes with it, and takes the folder of their socket along."""
+    temporary = await asyncio.to_thread(_folder, tmp_path / "tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        async with serving(tmp_path, evaluation={"enabled": True}) as daemon:
+            await until(lambda: any(temporary.glob("lora-eval-*/worker.sock")))
+            daemon.signal(signal.SIGKILL)
+            await daemon.ended()
+
+    await until(lambda: not any(temporary.iterdir()))
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 async def _failed_start(settings: Path) -> tuple[int, str]:
     process = await start(settings)
     async with asyncio.timeout(20):

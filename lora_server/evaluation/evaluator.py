@@ -26,8 +26,8 @@ from lora_server.evaluation.outcomes import (
     MAX_ATTEMPTS,
     Evaluate,
     Outcome,
+    abandoned,
     fault,
-    given_up,
     outcome_of,
 )
 from lora_server.evaluation.report import Tier
@@ -134,8 +134,12 @@ class Evaluator:
         items = tuple(self._at_work.get(item.id, item) for item in page.items)
         return replace(page, items=items)
 
-    async def ended(self, evaluation_id: str, within_s: float) -> Evaluation:
+    async def ended(
+        self, evaluation_id: str, within_s: float, *, given_up: Callable[[], bool] = bool
+    ) -> Evaluation:
         """Return an evaluation once it has ended, or as it is when the time is up.
+
+        `given_up` is asked about every second whether to wait no longer.
 
         Raises:
             EvaluationNotFound: no such evaluation.
@@ -144,7 +148,7 @@ class Evaluator:
         deadline = time.monotonic() + within_s
         if not (evaluation := await self.get(evaluation_id)).ended and within_s:
             async for event in self.feeds.follow(evaluation_id, 0, silence_s=min(within_s, 1.0)):
-                if (event and event.name == DONE) or time.monotonic() >= deadline:
+                if (event and event.name == DONE) or time.monotonic() >= deadline or given_up():
                     break
             return await self.get(evaluation_id)
         return evaluation
@@ -198,7 +202,7 @@ class Evaluator:
         self._waiting.pop(evaluation.id, None)
         self._at_work[evaluation.id] = evaluation
         if evaluation.attempts > MAX_ATTEMPTS:
-            carrying = given_up()
+            carrying = abandoned()
         else:
             tell = partial(self._tell, evaluation.id)
             carrying = outcome_of(self._evaluate, evaluation, tell)

@@ -62,7 +62,7 @@ async def outcome_of(evaluate: Evaluate, evaluation: Evaluation, tell: Teller) -
     return Outcome(EvaluationStatus.SUCCEEDED, verdict=verdict)
 
 
-async def given_up() -> Outcome:
+async def abandoned() -> Outcome:
     """Return the outcome of one during which the server has ended too often."""
     return _failed("server_failed", "The server ended during it again and again.")
 

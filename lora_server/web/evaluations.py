@@ -13,7 +13,7 @@ from lora_server.web import answers, evaluation_answers, evaluation_schemas
 from lora_server.web.evaluation_plans import live_at, planned
 from lora_server.web.event_stream import stream
 from lora_server.web.forms import parsed_json, parsed_query
-from lora_server.web.keys import AUDIT, CONFIG, EVALUATIONS, LIBRARY, PRINCIPAL
+from lora_server.web.keys import AUDIT, CONFIG, DRAIN, EVALUATIONS, LIBRARY, PRINCIPAL
 from lora_server.web.preferences import wait_s
 from lora_server.web.problems import RETRY_AFTER_S
 
@@ -52,7 +52,8 @@ async def run(request: web.Request) -> web.Response:
     preferred_s = wait_s(request.headers.getall("Prefer", ()))
     patience_s = asked.timeout_s * 2 if service.worker.alive else AWAY_S
     most_s = patience_s if preferred_s is None else preferred_s
-    evaluation = await service.evaluator.ended(asked.id, most_s)
+    drain = request.app[DRAIN]
+    evaluation = await service.evaluator.ended(asked.id, most_s, given_up=lambda: drain.draining)
     answer = await _answered(request, evaluation, cached=asked.ended)
     if preferred_s is not None:
         answer.headers["Preference-Applied"] = f"wait={preferred_s:g}"

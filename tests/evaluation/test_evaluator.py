@@ -315,6 +315,16 @@ async def test_waiting_ends_when_the_time_is_up(catalog: EvaluationCatalog) -> N
         assert not (await evaluator.ended(asked(1).id, within_s=0.1)).ended
 
 
+async def test_waiting_can_be_given_up(catalog: EvaluationCatalog) -> None:
+    """Whoever goes down does not wait for an evaluation's end."""
+    async with working(catalog, Hands(endless)) as evaluator:
+        await evaluator.submit(asked(1))
+        async with asyncio.timeout(5):
+            seen = await evaluator.ended(asked(1).id, within_s=600, given_up=lambda: True)
+
+        assert not seen.ended
+
+
 async def test_what_nobody_asked_for_is_not_found(catalog: EvaluationCatalog) -> None:
     """An unknown id is told as such, by every operation."""
     async with working(catalog, Hands(passing)) as evaluator:
