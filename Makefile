@@ -57,9 +57,21 @@ lock: ## Lock the newest versions that setup.py allows
 	build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command 'make lock' --extra test setup.py \
 	  -o requirements/test.txt
+	echo setuptools | build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' - \
+	  -o requirements/build.txt
 	build/lock/bin/uv pip compile --quiet --only-binary :all: --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
 	  -c requirements/test.txt requirements/fuzz.in -o requirements/fuzz.txt
+
+install: ## Install or upgrade the services on this host, as root
+	systemd/install.sh
+
+uninstall: ## Remove them; data, settings and users stay
+	systemd/uninstall.sh
+
+test-systemd: $(VENV)/.test ## Install into a Debian that is booted for it, as root, and test there
+	TEST_SYSTEMD=1 $(BIN)/pytest -n 2 --dist loadgroup tests/systemd
 
 clean: ## Remove what the targets made, but not ./var
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts
@@ -77,4 +89,5 @@ $(VENV)/.test: requirements/test.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@ $(VENV)/.runtime
 
-.PHONY: help run test lint types bench-inspection bench-weights bench-neighbours fuzz lock clean
+.PHONY: help run test lint types bench-inspection bench-weights bench-neighbours fuzz lock install \
+  uninstall test-systemd clean

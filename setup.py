@@ -47,6 +47,7 @@ setup(
             "justhtml>=3",
             "mypy>=2.4",
             "openapi-spec-validator>=0.9",
+            "packaging>=24",  # markers of requirements for another Python
             "pytest>=9",
             "pytest-aiohttp>=1.1",
             "pytest-timeout>=2.4",

@@ -29,7 +29,8 @@ from lora_server.errors import ConfigInvalid
 
 ENV_PREFIX = "LORA_SERVER_"
 ENV_DELIMITER = "__"
-CREDENTIAL = "jwt-key"  # the name of the systemd credential that holds the HS256 key
+CREDENTIAL = "jwt-key"  # the systemd credential that holds the file of auth.key_file
+KEYS_CREDENTIAL = "keys"  # and a folder of those of auth.keys; systemd adds "_" and their names
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
@@ -210,7 +211,7 @@ def load(path: Path | None) -> Config:
         config = Config(**(_read_toml(path) if path else {}))
     except ValidationError as error:
         raise ConfigInvalid("\n".join(_complaints(error))) from error
-    return _with_credential(config, credentials_directory())
+    return _with_credentials(config, credentials_directory())
 
 
 def credentials_directory() -> Path | None:
@@ -239,12 +240,24 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
             raise ConfigInvalid(f"{name}: no section is called {section.lower()!r}")
 
 
-def _with_credential(config: Config, folder: Path | None) -> Config:
-    """Take the key from systemd's credential store where no key is configured."""
-    if not folder or config.auth.key_file or config.auth.keys:
+def _with_credentials(config: Config, folder: Path | None) -> Config:
+    """Read keys from systemd's credential store, where it holds them, and not from their files.
+
+    A service cannot open the files; whoever mints tokens, with the same settings, can.
+    """
+    if not folder:
         return config
-    credential = folder / CREDENTIAL
-    if not credential.exists():
-        return config
-    auth = config.auth.model_copy(update={"key_file": credential})
-    return config.model_copy(update={"auth": auth})
+    auth = config.auth
+    update: dict[str, Any] = {
+        "keys": tuple(
+            key.model_copy(update={"file": _handed(folder, key.file)}) for key in auth.keys
+        )
+    }
+    if (folder / CREDENTIAL).exists() and (auth.key_file or not auth.keys):
+        update["key_file"] = folder / CREDENTIAL
+    return config.model_copy(update={"auth": auth.model_copy(update=update)})
+
+
+def _handed(folder: Path, file: Path) -> Path:
+    credential = folder / f"{KEYS_CREDENTIAL}_{file.name}"
+    return credential if credential.exists() else file

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,8 +70,11 @@ def make_folder(path: Path, mode: int) -> None:
         return
     make_folder(path.parent, mode)
     with suppress(FileExistsError):  # somebody else was faster
-        path.mkdir(0o700)
-        path.chmod(mode)  # mkdir's own mode is cut by the umask
+        path.mkdir(mode & 0o777)
+        # mkdir's own mode is cut by the umask, and a set-group-ID bit comes from the folder
+        # above: a service may be forbidden to set one itself (RestrictSUIDSGID).
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
     sync_folder(path.parent)
 
 

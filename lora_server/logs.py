@@ -1,20 +1,22 @@
-"""Structured logs: JSON lines for machines, columns for a person at a terminal."""
+"""Structured logs: fields for journald, JSON lines for machines, columns for a person."""
 
 import logging
 import sys
 
 import structlog
 
+from lora_server import journal
 from lora_server.config import LoggingConfig
 
 
 def configure(config: LoggingConfig) -> None:
     """Set up logging for the process; called once, by the command that serves.
 
-    Lines go to stderr. `auto` is text on a terminal and JSON everywhere else. What libraries
-    log through the standard library takes the same road.
+    Lines go to stderr. `auto` is text on a terminal, entries with fields where stderr is the
+    journal's, and JSON everywhere else. What libraries log through the standard library takes
+    the same road.
     """
-    as_text = config.format == "text" or (config.format == "auto" and sys.stderr.isatty())
+    handler, renderer = _output(config)
     level = logging.getLevelNamesMapping()[config.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,13 +30,12 @@ def configure(config: LoggingConfig) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
-    handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(as_text=as_text),
+                renderer,
             ],
         )
     )
@@ -43,8 +44,11 @@ def configure(config: LoggingConfig) -> None:
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # it tells what rows hold
 
 
-def _renderer(*, as_text: bool) -> structlog.typing.Processor:
-    if as_text:
+def _output(config: LoggingConfig) -> tuple[logging.Handler, structlog.typing.Processor]:
+    if config.format == "auto" and journal.is_stderr():
+        return journal.JournalHandler(), journal.as_text
+    if config.format == "text" or (config.format == "auto" and sys.stderr.isatty()):
         # Quoted, since what a client chose may hold the control sequences of a terminal.
-        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)
-    return structlog.processors.JSONRenderer()
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)
+        return logging.StreamHandler(), console
+    return logging.StreamHandler(), structlog.processors.JSONRenderer()

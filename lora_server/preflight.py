@@ -18,7 +18,7 @@ from lora_server.errors import (
 from lora_server.library import Library
 from lora_server.records import Judgement
 
-_REFUSALS = (FieldsInvalid, FileRefused, StorageFull, UnsupportedUpload, UploadTooLarge)
+_REFUSALS = (FieldsInvalid, FileRefused, UnsupportedUpload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Offer:
 class Outlook:
     """What an upload of it would come to."""
 
-    reasons: tuple[LoraServerError, ...]  # the first refusal, if there is one
+    reasons: tuple[LoraServerError, ...]  # what the file is comes before its size
     exists: bool  # the content is stored already
     judgement: Judgement | None  # by the header alone
 
@@ -53,19 +53,22 @@ async def preflight(
     try:
         extension = names.extension(names.stored_name(offer.filename))
         door.check_extension(extension)
-        _check_size(offer, storage, await library.store.free_bytes())
-        return Outlook((), exists, await _judged(offer, extension, door))
+        if not offer.file_size:
+            raise FileRefused("lora_empty", "The file is empty; was it still being written?")
     except _REFUSALS as refused:
         return Outlook((refused,), exists, None)
+    no_room = _no_room(offer, storage, await library.store.free_bytes())
+    try:
+        judgement = await _judged(offer, extension, door)
+    except FileRefused as refused:
+        return Outlook((refused, *no_room), exists, None)
+    return Outlook(no_room, exists, None if no_room else judgement)
 
 
-def _check_size(offer: Offer, storage: StorageConfig, free: int) -> None:
+def _no_room(offer: Offer, storage: StorageConfig, free: int) -> tuple[LoraServerError, ...]:
     if offer.file_size > storage.max_file_size:
-        raise UploadTooLarge(storage.max_file_size)
-    if not offer.file_size:
-        raise FileRefused("lora_empty", "The file is empty; was it still being written?")
-    if free - offer.file_size < storage.min_free_space:
-        raise StorageFull
+        return (UploadTooLarge(storage.max_file_size),)
+    return (StorageFull(),) if free - offer.file_size < storage.min_free_space else ()
 
 
 async def _judged(offer: Offer, extension: str, door: Door) -> Judgement | None:

@@ -8,7 +8,7 @@ then. The file is only ever replaced as a whole, so that a reader never sees hal
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
 from lora_server.errors import ConfigInvalid
+from lora_server.filesystem import sync_folder
 
 NEW_FILE_MODE = 0o640
 SETTING = "auth.revoked_file"
@@ -150,11 +151,12 @@ def _index(entries: Sequence[Entry]) -> _Revoked:
 
 
 def _replace(path: Path, added: Entry, oldest: float) -> None:
-    with _locked(path.parent) as folder:
-        entries = [entry for entry in _read(path) if entry.time >= oldest] if path.exists() else []
+    _make(path)
+    with _locked(path):
+        entries = [entry for entry in _read(path) if entry.time >= oldest]
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
             try:
-                _hand_over(part.fileno(), path)
+                _hand_over(part.fileno(), path.stat())
                 lines = [entry.model_dump_json() + "\n" for entry in (*entries, added)]
                 part.write("".join(lines).encode())
                 part.flush()
@@ -162,27 +164,40 @@ def _replace(path: Path, added: Entry, oldest: float) -> None:
                 Path(part.name).replace(path)
             finally:
                 Path(part.name).unlink(missing_ok=True)
-        os.fsync(folder)
+        sync_folder(path.parent)
+
+
+def _make(path: Path) -> None:
+    """Make the file, empty, if there is none: it belongs to whom its folder belongs."""
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _give(descriptor, path.parent.stat())
+            os.fchmod(descriptor, NEW_FILE_MODE)  # only now can anyone else read it
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keep other writers out; the folder is locked because the file itself is replaced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other writers out; not by the folder, which a running server may have locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):  # not replaced meanwhile
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
-def _hand_over(descriptor: int, path: Path) -> None:
-    """Give the new file the mode and owner of the old, or of the folder if there is none.
+def _hand_over(descriptor: int, old: os.stat_result) -> None:
+    os.fchmod(descriptor, old.st_mode & 0o777)
+    _give(descriptor, old)
 
-    Only root can give a file away; anyone else writes into a folder of their own.
-    """
-    old = path.stat() if path.exists() else None
-    os.fchmod(descriptor, old.st_mode & 0o777 if old else NEW_FILE_MODE)
+
+def _give(descriptor: int, like: os.stat_result) -> None:
+    """Set the owner; only root can give a file away, anyone else writes in their own folder."""
     if os.geteuid() == 0:
-        owner = old or path.parent.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        os.fchown(descriptor, like.st_uid, like.st_gid)

@@ -21,7 +21,14 @@ MAX_LINES = 300
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("lora_server.__init__", "lora_server.uninterrupted"),
     ("lora_server.errors", "lora_server.records"),
-    ("lora_server.config", "lora_server.names", "lora_server.filesystem", "lora_server.formats"),
+    (
+        "lora_server.config",
+        "lora_server.names",
+        "lora_server.filesystem",
+        "lora_server.formats",
+        "lora_server.journal",
+        "lora_server.systemd",
+    ),
     ("lora_server.inspection", "lora_server.moves", "lora_server.backlog"),
     ("lora_server.judge",),
     ("lora_server.evaluation.report",),

@@ -210,12 +210,13 @@ async def test_an_inspection_is_kept(catalog: Catalog) -> None:
 
 
 async def test_an_override_is_kept_apart_and_wins(catalog: Catalog) -> None:
-    """Filters see what the admin said; taking it back shows what was detected again."""
+    """Filters see what the admin said, whatever is detected later; taken back, that is seen."""
     lora = await add(catalog, in_models())
     await catalog.set_judgements({lora.id: RANK_4})
     override = Override(base_model="flux", trigger_words=("a", "b"), notes="checked")
 
     changed = await catalog.set_override(lora.id, override)
+    await catalog.set_judgements({lora.id: replace(RANK_4, adapter="DoRA")})
     as_told = (await names(catalog, base_model="flux"), await names(catalog, base_model="SDXL"))
     await catalog.set_override(lora.id, Override())
     as_detected = (await names(catalog, base_model="flux"), await names(catalog, base_model="SDXL"))

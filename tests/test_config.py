@@ -184,15 +184,37 @@ def test_systemd_credential_is_the_key(tmp_path: Path, monkeypatch: pytest.Monke
     assert load(None).auth.key_file == tmp_path / "jwt-key"
 
 
-def test_configured_key_wins_over_the_credential(
+def test_a_credential_stands_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service and whoever mints share the settings, though only one may open the files."""
+    (tmp_path / "jwt-key").touch()
+    (tmp_path / "keys_b.key").touch()
+    path = written(
+        tmp_path,
+        "[auth]\nkey_file = '/etc/jwt.key'\nkeys = [\n"
+        "{ kid = 'a', algorithm = 'EdDSA', file = '/etc/a.pub' },\n"
+        "{ kid = 'b', algorithm = 'HS256', file = '/etc/keys/b.key' },\n]\n",
+    )
+    outside = load(path).auth
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    inside = load(path).auth
+
+    assert outside.key_file == Path("/etc/jwt.key")
+    assert [key.file for key in outside.keys] == [Path("/etc/a.pub"), Path("/etc/keys/b.key")]
+    assert inside.key_file == tmp_path / "jwt-key"
+    assert [key.file for key in inside.keys] == [Path("/etc/a.pub"), tmp_path / "keys_b.key"]
+
+
+def test_a_credential_adds_no_key_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key in the settings is not replaced by systemd's."""
+    """Once `keys` replaced `key_file`, the old key is good for nothing, handed over or not."""
     (tmp_path / "jwt-key").touch()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    path = written(tmp_path, '[auth]\nkey_file = "/etc/jwt.key"\n')
+    path = written(
+        tmp_path, "[auth]\nkeys = [{ kid = 'a', algorithm = 'EdDSA', file = '/etc/a.pub' }]\n"
+    )
 
-    assert load(path).auth.key_file == Path("/etc/jwt.key")
+    assert load(path).auth.key_file is None
 
 
 def test_other_credentials_are_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ async def asked(server: Server, path: str = INK, *, wait: str = "0", **members: 
     """Ask for an evaluation without waiting for its end."""
     headers = ADMIN | {"Prefer": f"wait={wait}"}
     return await call(server, "POST", EVALUATION, headers=headers, partial_path=path, **members)
+
+
+@asynccontextmanager
+async def nothing_begun(server: Server) -> AsyncIterator[None]:
+    """Let whatever is asked for wait until the end of the block."""
+    catalog = server.library.catalog.evaluations
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(catalog, "claim", _nothing)
+        yield
+    server.app[EVALUATIONS].evaluator._news.set()  # noqa: SLF001 - as if one had just come
+
+
+async def _nothing(*_: object) -> None:
+    """Claim nothing."""
 
 
 def workers(server: Server) -> list[int]:
@@ -341,7 +356,7 @@ async def test_a_lora_that_is_gone_is_not_evaluated(evaluating: Server) -> None:
     """One deleted while it waits ends in a clear status."""
     await stored(evaluating, seed=11)
     service = evaluating.app[EVALUATIONS]
-    async with service.evaluator._turn:  # noqa: SLF001 - nothing is begun meanwhile
+    async with nothing_begun(evaluating):
         accepted = await asked(evaluating)
         await deleted(evaluating)
     ended = await service.evaluator.ended(accepted.json["id"], 30)
@@ -353,7 +368,7 @@ async def test_a_file_that_changes_under_the_measure_is_noticed(evaluating: Serv
     """What was measured would be said of other bytes."""
     await stored(evaluating, seed=12)
     path = evaluating.models / INK
-    async with evaluating.app[EVALUATIONS].evaluator._turn:  # noqa: SLF001 - as above
+    async with nothing_begun(evaluating):
         accepted = await asked(evaluating)
         await asyncio.to_thread(os.utime, path, ns=(1, 1))
     ended = await evaluating.app[EVALUATIONS].evaluator.ended(accepted.json["id"], 30)
@@ -501,7 +516,7 @@ async def test_a_full_queue_is_said_with_a_time_to_retry(
     async with running(make_config(tmp_path_factory.mktemp("d"), evaluation=settings)) as server:
         for number in (1, 2):
             await stored(server, f"{number}.safetensors", seed=number)
-        async with server.app[EVALUATIONS].evaluator._turn:  # noqa: SLF001 - nothing is begun
+        async with nothing_begun(server):
             waiting = await asked(server, "styles/1.safetensors")
             refused = await asked(server, "styles/2.safetensors")
             health = (await call(server, "GET", f"{EVALUATION}health", headers={})).json

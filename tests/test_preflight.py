@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from tests.calls import API, JSON, LORA, Answer, call, lora_bytes, stored
 from tests.formats.hostile_safetensors import TRICKS
+from tests.formats.safetensors_files import entry, safetensors
 from tests.loras import lora_header
 from tests.server import ADMIN, UPLOADER, Server, form, make_config, running
 
@@ -104,6 +105,23 @@ async def test_every_reason_is_told(narrow: Server, members: dict[str, Any], rea
     assert answer.status == 200
     assert not answer.json["acceptable"]
     assert _reason(answer) == reason
+
+
+async def test_what_a_file_is_comes_before_its_size(server: Server) -> None:
+    """Whoever offers a checkpoint of 7 GB is not sent away to have a limit raised for it."""
+    size = 7 * 10**9
+    header = safetensors({"model.diffusion_model.out.weight": entry((size // 2,), 0, size)}, b"")
+    file_size = len(header) + size
+    checkpoint = await _asked(server, file_size=file_size, header=_encoded(header))
+    adapter = await _asked(server, file_size=file_size, header=_encoded(lora_header(file_size)))
+
+    assert [reason["type"] for reason in checkpoint.json["reasons"]] == [
+        "lora_not_an_adapter",
+        "upload_too_large",
+    ]
+    assert "full checkpoint" in checkpoint.json["reasons"][0]["msg"]
+    assert [reason["type"] for reason in adapter.json["reasons"]] == ["upload_too_large"]
+    assert adapter.json["inspection"] is None
 
 
 async def test_header_gets_the_verdict_of_the_upload(server: Server) -> None:

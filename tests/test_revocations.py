@@ -1,5 +1,6 @@
 """Revocations: what the file says, when it is heeded, and how it is written."""
 
+import fcntl
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_server.errors import ConfigInvalid
+from lora_server.filesystem import opened_folder
 from lora_server.revocations import Revocations, revoke_subject, revoke_token
 
 DAY = 86400
@@ -74,6 +76,18 @@ def test_old_entries_are_pruned(path: Path) -> None:
         {"subject": "alice", "not_before": 1},
         {"jti": "new", "revoked_at": DAY + 1},
     ]
+
+
+def test_a_daemon_that_owns_the_folder_keeps_nobody_out(path: Path) -> None:
+    """A running server locks its state folder, where the file usually stands."""
+    with ThreadPoolExecutor() as threads, opened_folder(path.parent) as owned:
+        fcntl.flock(owned, fcntl.LOCK_EX)
+        try:
+            threads.submit(revoke_token, path, "a", now=100, keep_s=DAY).result(timeout=5)
+        finally:
+            fcntl.flock(owned, fcntl.LOCK_UN)
+
+    assert Revocations(path).is_revoked("a", "alice", 0)
 
 
 def test_new_file_is_closed_to_others(path: Path) -> None:

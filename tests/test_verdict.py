@@ -1,6 +1,7 @@
 """The verdict over HTTP: what comes in, what is turned away, and in which words."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from lora_server.formats.sniff import SNIFF_BYTES, Kind, sniff
-from tests.adapters import adapter_tensors, write_safetensors
+from tests.adapters import Named, adapter_tensors, write_safetensors
 from tests.calls import LORA, Answer, call, lora_bytes
 from tests.formats import torch_bytes
 from tests.formats.hostile_safetensors import LFS_POINTER, TRICKS
@@ -27,6 +28,12 @@ MAX_MESSAGE_CHARS = 500
 UNKNOWN = safetensors(
     {"base_model.model.layers.0.self_attn.q_proj.vera_lambda_b": entry((2,), 0, 4)}
 )
+NOT_A_LORA = "lora_not_an_adapter"
+
+
+def _header(name: str) -> bytes:
+    """Return the header, and no more, of a file that is one large tensor."""
+    return safetensors({name: entry((10_000, 10_000), 0, 200_000_000)}, b"")
 
 
 @pytest.fixture
@@ -84,10 +91,19 @@ async def test_every_hostile_file_is_refused_and_leaves_nothing(server: Server) 
     assert await left_nothing(server)
 
 
-async def test_bad_header_is_refused_when_it_has_arrived(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        pytest.param(TRICKS["unknown dtype"].build(), "lora_unsupported_dtype", id="trick"),
+        pytest.param(_header("model.diffusion_model.out.weight"), NOT_A_LORA, id="checkpoint"),
+        pytest.param(_header("a.lora_down.weight"), "lora_incomplete", id="orphan half"),
+    ],
+)
+async def test_bad_header_is_refused_when_it_has_arrived(
+    server: Server, content: bytes, code: str
+) -> None:
     """The answer does not wait for the other 500 MB, which never come."""
-    bad = TRICKS["unknown dtype"].build()
-    begun = file_part(content=bad + bytes(4096)).removesuffix(b"\r\n")
+    begun = file_part(content=content + bytes(4096)).removesuffix(b"\r\n")
     unended = chunked([begun]).removesuffix(b"0\r\n\r\n")
     async with connected(server) as connection:
         await connection.send(head(server, {"Transfer-Encoding": "chunked"}), unended)
@@ -95,7 +111,7 @@ async def test_bad_header_is_refused_when_it_has_arrived(server: Server) -> None
 
     assert BOUNDARY.encode() in begun
     assert answer.status == 422
-    assert answer.json["detail"][0]["type"] == "lora_unsupported_dtype"
+    assert answer.json["detail"][0]["type"] == code
     assert await left_nothing(server)
 
 
@@ -219,6 +235,49 @@ async def test_realistic_adapters_are_described(  # noqa: PLR0913, PLR0917
     assert found["base_model"] == base
     assert found["module_count"] == sum(".lora_down" in n or ".lora_A" in n for n, *_ in tensors)
     assert detail.json["inspection"]["base_model"]["name"] == base
+
+
+def _module(path: str, dtype: str = "F16") -> list[Named]:
+    """Return the tensors of a LoRA's module, with an alpha of rank zero."""
+    halves: list[Named] = [
+        (f"{path}.lora_down.weight", dtype, (4, 8)),
+        (f"{path}.lora_up.weight", dtype, (8, 4)),
+    ]
+    return [*halves, (f"{path}.alpha", "F32", ())]
+
+
+ODD = {
+    "zero rank": _module("lora_unet_x"),
+    "empty tensor": [*_module("lora_unet_x"), ("lora_unet_x.lora_up.bias", "F16", (0,))],
+    "bf16": _module("lora_unet_x", "BF16"),
+    "fp8": _module("lora_unet_x", "F8_E4M3"),
+    "mixed families": [*_module("lora_unet_x"), ("lora_unet_y.lokr_w1", "F16", (2, 2)),
+                       ("lora_unet_y.lokr_w2", "F16", (4, 4))],
+    "unicode names": _module("lora_unet_größe_模型_🦙"),
+    "50,000 keys": [tensor for at in range(16_667) for tensor in _module(f"lora_unet_{at}")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata"),
+    [
+        *(pytest.param(tensors, {}, id=name) for name, tensors in ODD.items()),
+        pytest.param(_module("lora_unet_x"), {"ss_tag_frequency": "x" * (15 << 20)}, id="15 MiB"),
+    ],
+)
+async def test_odd_adapters_come_in(
+    server: Server, tmp_path: Path, tensors: list[Named], metadata: dict[str, str]
+) -> None:
+    """What is merely unusual is stored byte for byte, and every module of it is counted."""
+    path = await asyncio.to_thread(write_safetensors, tmp_path / "odd", tensors, metadata)
+    content = await asyncio.to_thread(path.read_bytes)
+    answer = await _sent(server, content)
+
+    assert answer.status == 200, answer.body
+    assert answer.json["sha256"] == hashlib.sha256(content).hexdigest()
+    assert answer.json["inspection"]["module_count"] == len(
+        {name.partition(".")[0] for name, *_ in tensors}
+    )
 
 
 async def test_filters_find_the_judged(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lora_server import logs
+from lora_server import logs, systemd
 from lora_server.cli import local
 from lora_server.cli.options import ConfigPath
 from lora_server.cli.status import fail
@@ -28,7 +28,10 @@ LocalFolder = Annotated[
 
 
 def serve(*, config: ConfigPath = None, local_folder: LocalFolder = None) -> None:
-    """Run the server until SIGTERM or Ctrl-C; uploads in flight are finished first."""
+    """Run the server until SIGTERM or Ctrl-C; uploads in flight are finished first.
+
+    Sockets that systemd passes are served instead of [server] host and port.
+    """
     if not __debug__:
         raise ConfigInvalid("PYTHONOPTIMIZE: the HTTP framework needs its assertions; unset it")
     settings = load(config)
@@ -38,7 +41,8 @@ def serve(*, config: ConfigPath = None, local_folder: LocalFolder = None) -> Non
     logs.configure(settings.logging)
     keys = load_keys(settings.auth, credentials=credentials_directory())
     revocations = Revocations(settings.auth.revoked_file)
+    passed = [taken for named in systemd.listening_sockets().values() for taken in named]
     try:
-        asyncio.run(serve_until_signalled(create_app(settings, keys, revocations)))
+        asyncio.run(serve_until_signalled(create_app(settings, keys, revocations), passed))
     except CannotListen as error:
         fail(str(error))

@@ -35,9 +35,7 @@ class _Feed:
         return bool(self.events) and self.events[-1].name == DONE
 
     def after(self, event_id: int) -> list[Event]:
-        # Events count anew after a restart: who was further then has heard none of these.
-        begin = event_id if event_id <= self.last_id else 0
-        return [event for event in self.events if event.id > begin]
+        return [event for event in self.events if event.id > event_id]
 
 
 class Feeds:
@@ -65,10 +63,12 @@ class Feeds:
         """Yield the events after one, as they come, up to `done`; None after each silence.
 
         Ends at once where nothing is known of the evaluation. Events that are too old to be
-        kept are left out.
+        kept are left out. A number that was not reached yet is from an earlier life of the server,
+        and then everything is news.
         """
         while feed := self._feeds.get(evaluation_id):
             news = feed.news
+            after = after if after <= feed.last_id else 0
             for event in feed.after(after):
                 yield event
                 after = event.id

@@ -156,9 +156,9 @@ def duplicates_finding(
 def _summary(near: Sequence[Neighbour], fights: Sequence[StackConflict], compared: int) -> str:
     searched = f"{compared} stored LoRA{'' if compared == 1 else 's'} searched"
     if not compared:
-        searched = "no other stored LoRA to search"
-    if not (compared or near or fights):
-        return "There is no stored LoRA to compare with."
+        searched = "there is no other stored LoRA to compare with"
+    if not (near or fights or compared):
+        return "There is no other stored LoRA to compare with."
     said = [f"{each.partial_path} {_TRAITS[each.kind]} (cosine {each.cosine:.4g})" for each in near]
     if len(said) > MOST_NAMED + 1:
         said = [*said[:MOST_NAMED], f"{len(said) - MOST_NAMED} more are related"]

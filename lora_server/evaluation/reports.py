@@ -28,7 +28,7 @@ class Reports:
     def write(self, evaluation_id: str, texts: Mapping[str, str]) -> None:
         """Keep the files of a report; durable on return, and nothing stays of what does not fit."""
         folder = self._of(evaluation_id)
-        unfinished = folder.with_suffix(".part")
+        unfinished = _unfinished(folder)
         with disk_errors():
             make_folder(self._folder, _FOLDER_MODE)
             _remove(unfinished, folder)  # of an earlier try that was broken off
@@ -57,12 +57,17 @@ class Reports:
 
     def remove(self, evaluation_id: str) -> None:
         """Drop what is kept of an evaluation, if anything is."""
-        _remove(self._of(evaluation_id))
+        folder = self._of(evaluation_id)
+        _remove(_unfinished(folder), folder)
 
     def _of(self, evaluation_id: str) -> Path:
         if not _ID.fullmatch(evaluation_id):
             raise ValueError(f"{evaluation_id!r} is no id")
         return self._folder / evaluation_id
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_suffix(".part")
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ base_shapes and claims → base model with evidence) → adapter, triggers, trai
 cautions → record. Caches here hold pure functions of layer names and nothing of any file's owner.
 """
 
-from lora_server.inspection.inspecting import inspect
+from lora_server.inspection.inspecting import inspect, refuse_misfits
 from lora_server.inspection.record import Confidence, Inspection
 
-__all__ = ["Confidence", "Inspection", "inspect"]
+__all__ = ["Confidence", "Inspection", "inspect", "refuse_misfits"]

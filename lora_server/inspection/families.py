@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from lora_server.errors import FileRefused
 from lora_server.inspection.metadata import text
+from lora_server.inspection.suffixes import OFT_SPLITS
 
 
 class Family(StrEnum):
@@ -93,6 +94,7 @@ RULES = (
     ),
     _whole(Family.GLORA, "LyCORIS", {"glora_a1", "glora_a2", "glora_b1", "glora_b2"}),
     _whole(Family.DIAG_OFT, "LyCORIS", {"oft_blocks"}),
+    _whole(Family.DIAG_OFT, "kohya", {OFT_SPLITS[0]}, also=OFT_SPLITS),
     _whole(Family.PEFT_OFT, "PEFT", {"oft_R"}, also={"scaled_oft"}),
     _whole(Family.PEFT_BOFT, "PEFT", {"boft_R", "boft_s"}),
     _whole(Family.IA3, "LyCORIS", {"weight", "on_input"}),

@@ -105,10 +105,13 @@ def _glora(path: str, parts: Parts, _rule: Rule) -> Geometry:
 
 
 def _blocks(path: str, parts: Parts, _rule: Rule) -> Geometry:
-    shape = parts["oft_blocks"].shape
-    if len(shape) < MATRIX_DIMS or shape[-1] != shape[-2]:
-        _refuse(path, shape)
-    return Geometry(None, None, shape[-1] * shape[-3] if len(shape) > MATRIX_DIMS else None, 0)
+    shapes = [tensor.shape for part, tensor in parts.items() if part.startswith("oft_blocks")]
+    for shape in shapes:
+        if len(shape) < MATRIX_DIMS or shape[-1] != shape[-2]:
+            _refuse(path, shape)
+    if any(len(shape) == MATRIX_DIMS for shape in shapes):
+        return NOTHING
+    return Geometry(None, None, sum(shape[-1] * shape[-3] for shape in shapes), 0)
 
 
 def _full(_path: str, parts: Parts, _rule: Rule) -> Geometry:
@@ -143,6 +146,7 @@ def refined(rule: Rule, parts: Parts, geometry: Geometry, *, is_dora: bool) -> F
         if is_dora:
             return Family.DORA
         return Family.LOCON if geometry.dims >= CONV_DIMS else Family.LORA
-    if rule.family is Family.DIAG_OFT and len(parts["oft_blocks"].shape) == BOFT_DIMS:
+    blocks = parts.get("oft_blocks")
+    if rule.family is Family.DIAG_OFT and blocks and len(blocks.shape) == BOFT_DIMS:
         return Family.BOFT
     return rule.family

@@ -14,7 +14,7 @@ from lora_server.inspection.detection import detect
 from lora_server.inspection.hashes import hash_claims
 from lora_server.inspection.impostors import refuse_merged, refuse_plain
 from lora_server.inspection.layout import lay_out
-from lora_server.inspection.modules import Module, judge, sort
+from lora_server.inspection.modules import Module, Modules, Sorted, judge, sort
 from lora_server.inspection.record import BaseModel, Inspection
 from lora_server.inspection.scales import alphas
 from lora_server.inspection.training import training
@@ -47,12 +47,26 @@ def inspect(table: TensorTable, *, read: Read) -> Inspection:
     )
 
 
-def _findings(table: TensorTable, read: Read) -> Findings:
+def refuse_misfits(table: TensorTable) -> None:
+    """Refuse what `inspect` would refuse; names and shapes are enough for that.
+
+    Raises:
+        FileRefused: as `inspect` does.
+    """
+    _modules(table)
+
+
+def _modules(table: TensorTable) -> tuple[Sorted, Modules]:
     tensors = sort(table.tensors)
     modules = judge(tensors.parts)
     if not modules.complete:
         refuse_plain(table.tensors)
     refuse_merged(tensors.plain, len(modules.complete))
+    return tensors, modules
+
+
+def _findings(table: TensorTable, read: Read) -> Findings:
+    tensors, modules = _modules(table)
     layout = lay_out((module.place, module.geometry) for module in modules.complete)
     values = _alphas(modules.complete, read)
     return Findings(

@@ -25,6 +25,9 @@ LEAVES: Mapping[str, str] = {
     )
 }
 
+# kohya's OFT for Flux: one stack of blocks for each of the layers that a fused one holds.
+OFT_SPLITS = tuple(f"oft_blocks.{split}" for split in range(8))
+
 # Suffixes of two segments, by the last and the one before it.
 PAIRS: Mapping[str, Mapping[str, str]] = {
     "weight": {
@@ -42,6 +45,7 @@ PAIRS: Mapping[str, Mapping[str, str]] = {
     },
     "bias": {"lora_B": "lora_B.bias", "lora_up": "lora_up.bias"},
     "scaled_oft": {"oft_R": "scaled_oft"},
+    **{part.rpartition(".")[2]: {"oft_blocks": part} for part in OFT_SPLITS},
 }
 
 # PEFT puts the adapter's name behind these, with or without .weight after it.

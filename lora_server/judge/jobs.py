@@ -13,7 +13,7 @@ from lora_server.formats import safetensors
 from lora_server.formats.convert import convert as write_safetensors
 from lora_server.formats.sniff import SNIFF_BYTES, Kind, check_extension, sniff
 from lora_server.formats.tensors import TensorTable
-from lora_server.inspection import inspect
+from lora_server.inspection import inspect, refuse_misfits
 from lora_server.judge.reading import (
     header_size,
     header_table,
@@ -38,7 +38,7 @@ def head(
     end = safetensors.LENGTH_BYTES + header_size(fd, max_header_size)
     if os.fstat(fd).st_size < end:
         return {"needs": end}
-    header_table(fd, max_header_size)
+    refuse_misfits(header_table(fd, max_header_size))
     return {"needs": 0}
 
 

@@ -19,6 +19,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.draining = False
+        self.leaving = False  # nothing is refused yet, but each connection ends with its answer
         self._uploads: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -27,6 +28,15 @@ class Drain:
     def in_flight(self) -> int:
         """Return how many uploads are being taken in."""
         return len(self._uploads)
+
+    async def leave(self, seconds: float) -> None:
+        """Go on serving for `seconds`, and have clients come back by connections of their own.
+
+        For when another process will serve these: what had connected before the listener was
+        given up is answered, and nobody sees an error.
+        """
+        self.leaving = True
+        await asyncio.sleep(seconds)
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[None]:
@@ -49,7 +59,7 @@ class Drain:
 
     async def finish(self, grace_s: float) -> None:
         """Let uploads in flight end within `grace_s`, then interrupt what is left."""
-        self.draining = True
+        self.leaving = self.draining = True
         if await self._idle_within(grace_s):
             return
         for deadline in tuple(self._uploads):

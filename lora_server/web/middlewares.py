@@ -142,7 +142,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "lora_server"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
-    if request.app[DRAIN].draining:
+    if request.app[DRAIN].leaving:
         response.force_close()  # the next request has to find another server, or a restarted one
         response.headers["Connection"] = "close"  # aiohttp has chosen its own by now
     if request_id := request.get(REQUEST_ID):

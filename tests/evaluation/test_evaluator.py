@@ -215,6 +215,25 @@ async def test_equal_evaluations_are_one(catalog: EvaluationCatalog) -> None:
     assert hands.begun == [asked(1).id, asked(4).id]
 
 
+async def test_equal_evaluations_at_the_same_moment_are_one(catalog: EvaluationCatalog) -> None:
+    """A crowd that asks for the same at once gets the same one, and one place of the queue."""
+    crowd = [asked(number, sha256="a" * 64) for number in range(1, 9)]
+    async with working(catalog, Hands(endless), max_queue=1) as evaluator:
+        submitted = await asyncio.gather(*map(evaluator.submit, crowd))
+
+        assert len({evaluation.id for evaluation in submitted}) == 1
+
+
+async def test_one_that_was_written_after_all_is_carried_out(catalog: EvaluationCatalog) -> None:
+    """A row whose writing was told to have failed is done in its turn, and so is the next one."""
+    async with working(catalog, Hands(passing)) as evaluator:
+        await catalog.add(asked(1))
+        await evaluator.submit(asked(2))
+        ended = await evaluator.ended(asked(2).id, within_s=5)
+
+        assert ended.status == "succeeded"
+
+
 async def test_a_failure_is_not_given_back_as_a_result(catalog: EvaluationCatalog) -> None:
     """Asking again after a failure tries again."""
 

@@ -18,6 +18,8 @@ with atheris.instrument_imports(include=["lora_server.formats"]):
 from safetensors import deserialize
 
 MAX_DATA_BYTES = 1 << 16  # behind a header that gets its bytes made
+# They differ from place to place, so that a tensor read elsewhere is seen.
+DISTINCT = bytes(at % 251 for at in range(MAX_DATA_BYTES))
 
 
 def whole(data: bytes) -> bytes:
@@ -26,7 +28,7 @@ def whole(data: bytes) -> bytes:
         return data
     table = safetensors.read_table(data)
     behind = min(table.expected_size - table.data_begin, MAX_DATA_BYTES)
-    return len(data).to_bytes(safetensors.LENGTH_BYTES, "little") + data + bytes(behind)
+    return len(data).to_bytes(safetensors.LENGTH_BYTES, "little") + data + DISTINCT[:behind]
 
 
 def read(data: bytes) -> TensorTable:
@@ -47,8 +49,14 @@ def target(data: bytes) -> None:
     with suppress(FileRefused):
         data = whole(data)
         table = read(data)
-        official = {name: (view["dtype"], view["shape"]) for name, view in deserialize(data)}  # type: ignore[no-untyped-call]
-        ours = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in table.tensors}
+        official = {
+            name: (view["dtype"], view["shape"], bytes(view["data"]))
+            for name, view in deserialize(data)  # type: ignore[no-untyped-call]
+        }
+        ours = {
+            t.name: (t.dtype, list(t.shape), data[t.begin : t.begin + t.nbytes])
+            for t in table.tensors
+        }
         if ours != official:
             raise AssertionError(f"{ours} is not {official}")
 

@@ -82,6 +82,8 @@ FAMILIES = (
     ("diag-OFT", {"oft_blocks": (8, 8, 8)}, None),
     ("diag-OFT", {"oft_blocks": (8, 8, 8), "rescale": (64, 1)}, None),
     ("BOFT", {"oft_blocks": (3, 8, 8, 8)}, None),
+    ("diag-OFT", {"oft_blocks.0": (4, 16, 16)}, None),
+    ("diag-OFT", {f"oft_blocks.{split}": (4, 4, 4) for split in range(3)}, None),
     ("PEFT OFT", {"oft_R.weight": (4, 28)}, None),
     ("PEFT OFT", {"oft_R.weight": (4, 28), "oft_R.scaled_oft": ()}, None),
     ("PEFT OFT", {"oft_R.default.weight": (4, 28)}, None),
@@ -122,6 +124,7 @@ def test_a_family_is_told_from_its_parts(
         ("lora_transformer_x", DOWN_UP, "OneTrainer"),
         ("lycoris_x", DOWN_UP, "LyCORIS"),
         ("lora_unet_x", HADA, "LyCORIS"),
+        ("lora_unet_x", {"oft_blocks.0": (4, 16, 16)}, "kohya"),
         ("x", {"lora_A": (4, 32), "lora_B": (64, 4)}, "mochi"),
         (
             "unet.x.attn1.processor",

@@ -137,6 +137,7 @@ ORPHANS: tuple[Mapping[str, Shape], ...] = (
     {"boft_s": (64, 1)},
     {"on_input": ()},
     {"oft_R.scaled_oft": ()},
+    {"oft_blocks.1": (4, 4, 4)},
 )
 
 
@@ -169,6 +170,7 @@ MISMATCHES: tuple[Mapping[str, Shape], ...] = (
     {"a1.weight": (4, 8), "a2.weight": (8, 4), "b1.weight": (4, 8), "b2.weight": (9, 9)},
     {"oft_blocks": (8,)},
     {"oft_blocks": (8, 8, 4)},
+    {"oft_blocks.0": (4, 4, 4), "oft_blocks.1": (4, 4, 5)},
 )
 
 

@@ -21,6 +21,8 @@ RESTART_S = 1.0  # between two starts of a worker that ends by itself
 END_S = 10.0  # that a worker may take to end
 MODULE = "lora_server.evaluation.worker"
 
+_OURS = {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+
 
 @asynccontextmanager
 async def embedded_worker(config: Config, *, module: str = MODULE) -> AsyncIterator[Path]:
@@ -72,11 +74,11 @@ async def _gone(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment(config: Config, path: Path) -> dict[str, str]:
-    """Return what a worker has to know: no key, and nothing of the trees."""
+    """Return what a worker has to know: no key, nothing of the trees, no service manager."""
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(ENV_PREFIX) and name != "CREDENTIALS_DIRECTORY"
+        if not name.startswith(ENV_PREFIX) and name not in _OURS
     }
     told = {
         ("evaluation", "worker_socket"): str(path),

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -15,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from lora_server import logs
+from lora_server import logs, systemd
 from lora_server.config import Config
 from lora_server.errors import ConfigInvalid
 from lora_server.evaluation.report import EVALUATOR
@@ -32,6 +33,8 @@ BACKLOG = 64
 def run(config: Config, *, until_stdin_closes: bool = False, module: str = MODULE) -> None:
     """Serve evaluation tasks until a signal, or until whoever holds our stdin is gone.
 
+    Listens on a socket that systemd passes; without one, on the one that is configured.
+
     Raises:
         ConfigInvalid: no socket is configured, or it cannot be listened on.
 
@@ -41,7 +44,8 @@ def run(config: Config, *, until_stdin_closes: bool = False, module: str = MODUL
     if path is None:
         raise ConfigInvalid("evaluation.worker_socket: say where to listen")
     supervisor = Supervisor(config.evaluation.weights_workers, facts, module)
-    with _listening(path) as listener:
+    passed = [taken for named in systemd.listening_sockets().values() for taken in named]
+    with passed[0] if passed else _listening(path) as listener:
         log.info("worker.listening", socket=str(path))
         asyncio.run(_serve(supervisor, listener, until_stdin_closes=until_stdin_closes))
     log.info("worker.stopped")
@@ -97,12 +101,21 @@ async def _serve(
         loop.add_signal_handler(number, ending.set)
     if until_stdin_closes:
         loop.add_reader(sys.stdin.fileno(), _at_end, sys.stdin.fileno(), ending.set)
-    serving = asyncio.create_task(supervisor.serve(listener))
-    waiting = asyncio.create_task(ending.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    serving.cancel()
-    waiting.cancel()
-    await asyncio.gather(serving, waiting, return_exceptions=True)
+    async with systemd.supervised(partial(_report, supervisor)):
+        serving = asyncio.create_task(supervisor.serve(listener))
+        waiting = asyncio.create_task(ending.wait())
+        systemd.notify(READY=1, **await _report(supervisor))
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        systemd.notify(STOPPING=1)
+        serving.cancel()
+        waiting.cancel()
+        await asyncio.gather(serving, waiting, return_exceptions=True)
+
+
+async def _report(supervisor: Supervisor) -> Mapping[str, str | int]:
+    number = supervisor.running
+    tasks = "1 task" if number == 1 else f"{number or 'no'} tasks"
+    return {"STATUS": f"Ready: {tasks} at work"}
 
 
 def _at_end(fd: int, then: Callable[[], None]) -> None:

@@ -53,6 +53,11 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._turns = asyncio.Semaphore(self.workers)
 
+    @property
+    def running(self) -> int:
+        """How many children are at work."""
+        return self._running
+
     async def serve(self, listener: socket.socket) -> None:
         """Take connections until cancelled; children that are left then are killed."""
         listener.settimeout(0)
@@ -159,6 +164,7 @@ async def _passed_on(
         await channel.send({EVENT: {"status": "running"}})
         while frame := await child.channel.receive():
             if DONE in frame or FAILED in frame:
+                wire.frame(frame)  # which lone surrogates, say, do not allow
                 return frame
             room -= _length(frame.get(PIECE, ""))
             if room < 0:
