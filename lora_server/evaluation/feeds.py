@@ -35,9 +35,7 @@ class _Feed:
         return bool(self.events) and self.events[-1].name == DONE
 
     def after(self, event_id: int) -> list[Event]:
-        # Events count anew after a restart: who was further then has heard none of these.
-        begin = event_id if event_id <= self.last_id else 0
-        return [event for event in self.events if event.id > begin]
+        return [event for event in self.events if event.id > event_id]
 
 
 class Feeds:

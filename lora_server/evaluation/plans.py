@@ -50,7 +50,7 @@ def base_model_of(lora: StoredLora) -> str | None:
     return lora.override.base_model or detected
 
 
-# Seconds of one core: measured, see docs/proof.md.
+# Seconds of one core: measured, see benchmarks/README.md.
 _START_S = 0.4
 _BYTES_PER_S = 250e6
 

@@ -1,46 +1,45 @@
-"""Events of evaluations: whoever follows hears the end, wherever they begin."""
+"""Events of evaluations: what a follower gets, however late, and from whatever point."""
 
-import asyncio
-
-from lora_server.evaluation.feeds import DONE, KEPT_FEEDS, STATE, Feeds
+from lora_server.evaluation.feeds import DONE, KEPT_FEEDS, PROGRESS, STATE, Feeds
 
 
-async def heard(feeds: Feeds, evaluation_id: str, after: int) -> list[int]:
-    """Return the numbers of the events after one, up to the end."""
-    async with asyncio.timeout(2):
-        events = feeds.follow(evaluation_id, after, silence_s=0.05)
-        return [event.id async for event in events if event]
+async def names_from(feeds: Feeds, evaluation_id: str, after: int) -> list[str]:
+    """Return the names of the events after one, up to the first silence."""
+    found = []
+    async for event in feeds.follow(evaluation_id, after, silence_s=0.01):
+        if event is None:
+            break
+        found.append(event.name)
+    return found
 
 
-async def test_a_number_of_an_earlier_life_is_no_dead_end() -> None:
-    """A restart counts anew: who was further before hears everything of the new life."""
+async def test_a_number_of_an_earlier_life_hides_nothing() -> None:
+    """A restart counts from 1 again: a follower that comes back with 80 still hears of the end."""
     feeds = Feeds()
-    feeds.publish("ev_1", STATE, {})
-    following = asyncio.create_task(heard(feeds, "ev_1", after=57))
-    await asyncio.sleep(0)
-    feeds.publish("ev_1", DONE, {})
+    feeds.publish("ev", STATE, {})
+    feeds.publish("ev", DONE, {})
 
-    assert await following == [1, 2]
+    assert await names_from(feeds, "ev", 80) == [STATE, DONE]
+    assert await names_from(feeds, "ev", 1) == [DONE]
+    assert await names_from(feeds, "ev", 2) == []
+
+
+async def test_whoever_waits_is_not_forgotten_for_those_that_ended() -> None:
+    """However many evaluations come and go, one that waits can be followed."""
+    feeds = Feeds()
+    feeds.publish("waiting", STATE, {})
+    for at in range(KEPT_FEEDS + 1):
+        feeds.publish(f"ended {at}", PROGRESS, {})
+        feeds.publish(f"ended {at}", DONE, {})
+
+    assert await names_from(feeds, "waiting", 0) == [STATE]
+    assert await names_from(feeds, "ended 0", 0) == []
+    assert await names_from(feeds, "ended 1", 0) == [PROGRESS, DONE]
 
 
 async def test_who_has_heard_the_end_waits_for_nothing() -> None:
-    """Following from the last event on ends at once."""
+    """Following from the last event on ends at once, without a silence."""
     feeds = Feeds()
-    feeds.publish("ev_1", DONE, {})
+    feeds.publish("ev", DONE, {})
 
-    assert await heard(feeds, "ev_1", after=1) == []
-
-
-async def test_what_waits_is_not_forgotten_for_what_ended() -> None:
-    """However many end meanwhile, an evaluation under way can be followed; ended ones go."""
-    feeds = Feeds()
-    feeds.publish("under way", STATE, {})
-    for number in range(KEPT_FEEDS + 5):
-        feeds.publish(f"ev_{number}", STATE, {})
-        feeds.publish(f"ev_{number}", DONE, {})
-    following = asyncio.create_task(heard(feeds, "under way", after=0))
-    await asyncio.sleep(0)
-    feeds.publish("under way", DONE, {})
-
-    assert await following == [1, 2]
-    assert await heard(feeds, "ev_0", after=0) == []
+    assert [event async for event in feeds.follow("ev", 1, silence_s=0.01)] == []

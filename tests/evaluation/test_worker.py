@@ -73,6 +73,7 @@ async def test_a_task_that_ends_badly_ends_alone(
     [
         '{"piece": 3}',
         '{"piece": "\\ud800"}',
+        '{"done": {"x": "\\ud800"}}',
         '{"failed": "x"}',
         '{"failed": [{}, 1]}',
         '{"failed": ["a code\\n", "a message"]}',

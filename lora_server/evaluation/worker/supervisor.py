@@ -164,6 +164,7 @@ async def _passed_on(
         await channel.send({EVENT: {"status": "running"}})
         while frame := await child.channel.receive():
             if DONE in frame or FAILED in frame:
+                wire.frame(frame)  # which lone surrogates, say, do not allow
                 return frame
             room -= _length(frame.get(PIECE, ""))
             if room < 0:
