@@ -5,7 +5,11 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import structlog
+
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 async def uninterrupted(steps: Coroutine[Any, Any, T], *, result_wins: bool = False) -> T:
@@ -33,8 +37,15 @@ async def uninterrupted(steps: Coroutine[Any, Any, T], *, result_wins: bool = Fa
 async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run work beside the block; at its end, wait until it has let go of what it holds."""
     task = asyncio.create_task(work)
+    task.add_done_callback(_tell_of_fault)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _tell_of_fault(task: asyncio.Task[None]) -> None:
+    """Log what ended work that was to go on: nobody waits for its result."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("background.ended", exc_info=error)

@@ -107,11 +107,14 @@ async def test_the_report_is_given_back_until_it_is_forced(evaluating: Server) -
     again = await evaluate(evaluating)
     forced = await evaluate(evaluating, force=True)
     old = await call(evaluating, "GET", f"{EVALUATION}{first['id']}")
+    await evaluating.app[EVALUATIONS].after_upload.tidy()
+    gone = await call(evaluating, "GET", f"{EVALUATION}{first['id']}")
+    new = await call(evaluating, "GET", f"{EVALUATION}{forced['id']}")
 
     assert (again["id"], again["cached"]) == (first["id"], True)
     assert again["report"] == first["report"]
     assert (forced["cached"], forced["id"] == first["id"]) == (False, False)
-    assert old.status == 404  # replaced by the newer one
+    assert (old.status, gone.status, new.status) == (200, 404, 200)  # tidied up, now and then
 
 
 async def test_a_copy_shares_the_report(evaluating: Server) -> None:

@@ -159,14 +159,22 @@ class EvaluationCatalog:
         (rows,) = await self._database.write(interrupted.returning(evaluations.c.id))
         return len(rows)
 
-    async def outdated(self, by: Evaluation) -> Sequence[str]:
-        """Return the ids of ended evaluations of the same plan that a newer one replaces."""
+    async def replaced(self) -> Sequence[str]:
+        """Return the ids of ended evaluations that a newer success of the same plan replaces."""
+        newer = evaluations.alias()
         (rows,) = await self._database.read(
-            select(evaluations.c.id).where(
-                evaluations.c.plan_key == by.plan_key,
-                evaluations.c.id != by.id,
+            select(evaluations.c.id)
+            .where(
                 evaluations.c.status.not_in([*WAITING, *AT_WORK]),
+                select(newer.c.id)
+                .where(
+                    newer.c.plan_key == evaluations.c.plan_key,
+                    newer.c.status == EvaluationStatus.SUCCEEDED,
+                    newer.c.id > evaluations.c.id,  # ids sort by time
+                )
+                .exists(),
             )
+            .limit(_BATCH)
         )
         return [row["id"] for row in rows]
 

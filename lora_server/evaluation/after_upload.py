@@ -64,10 +64,14 @@ class AfterUpload:
             await self._evaluator.ended(evaluation.id, within_s=2 * self._timeout_s)
 
     async def tidy(self) -> None:
-        """Drop reports and measurements of contents that are gone for good."""
+        """Drop what nobody is given any more.
+
+        That is of contents that are gone for good, and what newer reports have replaced.
+        """
         catalog = self._library.catalog
-        while gone := await catalog.evaluations.orphaned():
-            for evaluation_id in gone:
-                await self._library.store.run(self._reports.remove, evaluation_id)
-            await catalog.evaluations.forget(gone)
+        for unwanted in (catalog.evaluations.orphaned, catalog.evaluations.replaced):
+            while evaluation_ids := await unwanted():
+                for evaluation_id in evaluation_ids:
+                    await self._library.store.run(self._reports.remove, evaluation_id)
+                await catalog.evaluations.forget(evaluation_ids)
         await catalog.measurements.forget_orphans()

@@ -33,6 +33,9 @@ class EvaluationService:
             lanes=settings.weights_workers,
             max_queue=settings.max_queue,
         )
+        self.after_upload = AfterUpload(
+            library, self.evaluator, self.reports, timeout_s=settings.weights_timeout
+        )
         self._library = library
         self._config = settings
         self.worker = worker
@@ -53,11 +56,8 @@ class EvaluationService:
             service = cls(library, config, worker)
             await stack.enter_async_context(worker.watched())
             await stack.enter_async_context(service.evaluator.running())
-            follower = AfterUpload(
-                library, service.evaluator, service.reports, timeout_s=settings.weights_timeout
-            )
             evaluate = settings.on_upload == "weights"
-            await stack.enter_async_context(follower.running(evaluate=evaluate))
+            await stack.enter_async_context(service.after_upload.running(evaluate=evaluate))
             yield service
 
     def health(self) -> EvaluationHealth:

@@ -58,7 +58,6 @@ class WeightsTier:
         tell({"stage": "keeping the report", "progress": 1.0})
         texts = {REPORT: text, PAGE: page}
         await self._library.store.run(self._reports.write, evaluation.id, texts)
-        await self._forget_outdated(evaluation)
         return facts.verdict.value
 
     async def _measured(self, ask: "_Asking", subject: "_Subject") -> tuple[Answer, Sequence[str]]:
@@ -136,13 +135,6 @@ class WeightsTier:
         memory = files.enter_context(_memory("text"))
         await self._library.store.run(memory.write, text.encode())
         return memory.fileno()
-
-    async def _forget_outdated(self, evaluation: Evaluation) -> None:
-        """Drop the earlier reports of the same plan, which nobody is given any more."""
-        outdated = await self._library.catalog.evaluations.outdated(evaluation)
-        for evaluation_id in outdated:
-            await self._library.store.run(self._reports.remove, evaluation_id)
-        await self._library.catalog.evaluations.forget(outdated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lora_server.evaluation.worker.client import TaskFailed, Worker, WorkerAway
+from lora_server.evaluation.worker.latest import Latest
 from tests.evaluation.workers import ask, is_running, open_files, supervised, until
 
 
@@ -185,3 +187,24 @@ async def test_heartbeats_tell_that_the_worker_lives(worker: Worker) -> None:
 
         assert worker.facts["versions"] == {"evaluator": "test"}
         assert worker.facts["pid"] == os.getpid()
+
+
+async def test_facts_that_hang_are_told_as_last_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that does not answer does not make the worker seem dead."""
+    monkeypatch.setattr("lora_server.evaluation.worker.latest.PATIENCE_S", 0.05)
+    release = threading.Event()
+    answers = iter(["at once", "late", "again"])
+
+    def facts() -> Mapping[str, Any]:
+        answer = next(answers)
+        if answer == "late":
+            release.wait(10)
+        return {"answer": answer}
+
+    latest = Latest(facts)
+    told = [(await latest.now())["answer"] for _ in range(3)]
+    release.set()
+    await asyncio.sleep(0.1)
+    told += [(await latest.now())["answer"] for _ in range(2)]
+
+    assert told == ["at once", "at once", "at once", "late", "again"]

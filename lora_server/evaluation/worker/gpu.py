@@ -1,6 +1,7 @@
 """What NVML tells of the GPUs: asked in the worker, where no CUDA context is ever made for it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pynvml
@@ -20,7 +21,8 @@ def facts() -> Mapping[str, Any]:
     except pynvml.NVMLError as error:
         return {"gpus": [], "gpu_reason": f"the GPU does not answer: {error}"}
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _gpu(handle: Any) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -24,6 +23,7 @@ from lora_server.evaluation.worker.channel import (
     Channel,
     Message,
 )
+from lora_server.evaluation.worker.latest import Facts, Latest
 from lora_server.evaluation.worker.process import MODULE, TaskProcess
 from lora_server.judge import wire
 
@@ -35,8 +35,6 @@ MAX_CONNECTIONS = 64
 ACCEPT_AGAIN_S = 0.1
 MAX_TIMEOUT_S = 24 * 3600.0
 WATCH = "watch"  # the request for heartbeats instead of a task
-
-Facts = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -111,9 +109,10 @@ class Supervisor:
 
     async def _beat(self, channel: Channel) -> None:
         """Tell that the worker lives, and what it knows of this host."""
+        facts = Latest(self.facts)
         while True:
             beat = {"pid": os.getpid(), "running": self._running, "time": time.time()}
-            await channel.send({EVENT: {**beat, **await asyncio.to_thread(self.facts)}})
+            await channel.send({EVENT: {**beat, **await facts.now()}})
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _task(self, channel: Channel, request: Message, fds: list[int]) -> None:
