@@ -16,6 +16,7 @@ from lora_server.evaluation.weights.comparing import MOST_OTHERS, compare, sampl
 from lora_server.evaluation.weights.opening import Compared
 from lora_server.evaluation.weights.sketches import sketch
 from lora_server.evaluation.weights.update import Update
+from lora_server.evaluation.weights.updates import update_of
 from tests.evaluation.updates import (
     dense_cosine,
     dense_norm,
@@ -189,7 +190,6 @@ def test_what_cannot_fit_is_not_built(lay: Lay, monkeypatch: pytest.MonkeyPatch)
     own, other = lora(random, shapes=[(16, 8)] * 6), lora(random, shapes=[(24, 8)] * 6)
     files = lay(own), lay(other)
     built = []
-    update_of = opening.update_of
 
     def noting(reader: Any, module: Any) -> Update | None:
         built.append(module.geometry.outer)
