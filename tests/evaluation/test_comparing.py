@@ -4,17 +4,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lora_server.errors import FileRefused
 from lora_server.evaluation.comparison import Comparison, Skipped
-from lora_server.evaluation.weights import comparing
+from lora_server.evaluation.weights import comparing, opening
 from lora_server.evaluation.weights.comparing import MOST_OTHERS, compare, sample
 from lora_server.evaluation.weights.opening import Compared
 from lora_server.evaluation.weights.sketches import sketch
 from lora_server.evaluation.weights.update import Update
+from lora_server.evaluation.weights.updates import update_of
 from tests.evaluation.updates import (
     dense_cosine,
     dense_norm,
@@ -180,6 +182,23 @@ def test_one_name_for_two_widths_is_no_match(lay: Lay) -> None:
 
     assert found.overlap == 0
     assert abs(found.cosine) < 0.3
+
+
+def test_what_cannot_fit_is_not_built(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stored file of huge modules under common names slows nobody's comparison."""
+    random = np.random.default_rng(8)
+    own, other = lora(random, shapes=[(16, 8)] * 6), lora(random, shapes=[(24, 8)] * 6)
+    files = lay(own), lay(other)
+    built = []
+
+    def noting(reader: Any, module: Any) -> Update | None:
+        built.append(module.geometry.outer)
+        return update_of(reader, module)
+
+    monkeypatch.setattr(opening, "update_of", noting)
+    compare(files[0], norms(own), [files[1]], quiet)
+
+    assert set(built) == {16}
 
 
 def test_many_near_files_are_estimated_past_the_bound(

@@ -245,7 +245,9 @@ def _pieces(subject: Opened, path: str) -> Iterator[Update]:
 
 
 def _same_shape(piece: Update, other: Opened) -> Update | None:
-    theirs = other.piece(piece.path)
+    # A module that cannot fit may take minutes to build, in every comparison with its file.
+    fits = other.rows(piece.path) == piece.up.shape[0]
+    theirs = other.piece(piece.path) if fits else None
     if theirs is None:
         return None
     ours = piece.up.shape[0], piece.down.shape[1]

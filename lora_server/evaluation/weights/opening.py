@@ -69,6 +69,11 @@ class Opened:
     def __contains__(self, key: str) -> bool:
         return key in self._where
 
+    def rows(self, key: str) -> int:
+        """Return how many outputs a piece has, which costs no reading; 0 where there is none."""
+        _, piece = self._where.get(key, ("", None))
+        return 0 if piece is None else piece.end - piece.begin
+
     def piece(self, key: str) -> Update | None:
         """Return a piece as an update of its own, named by its key; None where there is none.
 
