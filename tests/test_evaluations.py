@@ -67,7 +67,7 @@ async def nothing_begun(server: Server) -> AsyncIterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(catalog, "claim", _nothing)
         yield
-    server.app[EVALUATIONS].evaluator._news.set()  # noqa: SLF001 - as if one had just come
+    server.app[EVALUATIONS].evaluator.look_again()
 
 
 async def _nothing(*_: object) -> None:

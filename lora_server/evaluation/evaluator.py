@@ -6,7 +6,7 @@ again; what happens meanwhile is told to whoever follows (`feeds`).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -38,12 +38,18 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+_WITHOUT_GPU = (Tier.WEIGHTS,)
+_WITH_GPU = tuple(tier for tier in Tier if tier is not Tier.WEIGHTS)
+
 RETRY_S = 1.0
 MESSAGE_CHARS = 500  # of a reason, in the catalogue
 
 
 class Evaluator:
-    """Takes evaluations in, and carries them out one after the other in each of its lanes."""
+    """Takes evaluations in, and carries them out one after the other in each of its lanes.
+
+    `lanes` of them are for the tier `weights`; the tiers that need a GPU share one.
+    """
 
     def __init__(
         self, catalog: EvaluationCatalog, evaluate: Evaluate, *, lanes: int, max_queue: int
@@ -59,7 +65,7 @@ class Evaluator:
         self._unwanted = set[str]()  # cancelled while at work
         self._entering = asyncio.Lock()
         self._turn = asyncio.Lock()  # over each step from one status to the next
-        self._news = asyncio.Event()
+        self._news = set[asyncio.Event]()  # one for each lane
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -72,8 +78,8 @@ class Evaluator:
             self._waiting[evaluation.id] = evaluation.created_at
             self._tell_waiting(evaluation)
         async with AsyncExitStack() as stack:
-            for _ in range(self._lanes):
-                await stack.enter_async_context(meanwhile(self._work()))
+            for tiers in [*[_WITHOUT_GPU] * self._lanes, _WITH_GPU]:
+                await stack.enter_async_context(meanwhile(self._work(tiers)))
             yield
 
     @property
@@ -171,9 +177,12 @@ class Evaluator:
         task.cancel()
         return await self.ended(evaluation_id, within_s=30.0)
 
-    async def _work(self) -> None:
+    async def _work(self, tiers: Collection[Tier]) -> None:
+        """Be a lane: carry out evaluations of these tiers, one after the other."""
+        news = asyncio.Event()
+        self._news.add(news)
         while True:
-            evaluation, task = await self._insisting(self._begun)
+            evaluation, task = await self._insisting(partial(self._begun, tiers, news))
             outcome = await self._outcome(evaluation, task)
             if await self._insisting(partial(self._settled, evaluation, outcome)):
                 await asyncio.sleep(RETRY_S)  # whoever takes it up again, it is not at once
@@ -187,16 +196,18 @@ class Evaluator:
                 log.warning("evaluation.catalogue_failed", why=error.why)
                 await asyncio.sleep(RETRY_S)
 
-    async def _begun(self) -> tuple[Evaluation, asyncio.Task[Outcome]]:
-        """Wait for an evaluation that can be begun, and begin it."""
+    async def _begun(
+        self, tiers: Collection[Tier], news: asyncio.Event
+    ) -> tuple[Evaluation, asyncio.Task[Outcome]]:
+        """Wait for an evaluation of these tiers that can be begun, and begin it."""
         while True:
-            self._news.clear()
+            news.clear()
             async with self._turn:
                 if self._waiting and (
-                    claimed := await self._catalog.claim(tuple(Tier), int(time.time()))
+                    claimed := await self._catalog.claim(tiers, int(time.time()))
                 ):
                     return self._started(replace(claimed, status=EvaluationStatus.STARTING))
-            await self._news.wait()
+            await news.wait()
 
     def _started(self, evaluation: Evaluation) -> tuple[Evaluation, asyncio.Task[Outcome]]:
         self._waiting.pop(evaluation.id, None)
@@ -249,7 +260,12 @@ class Evaluator:
 
     def _tell_waiting(self, evaluation: Evaluation) -> None:
         self.feeds.publish(evaluation.id, STATE, {"status": evaluation.status})
-        self._news.set()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Have every lane look whether there is something for it."""
+        for news in self._news:
+            news.set()
 
     async def _conclude(self, evaluation: Evaluation, outcome: Outcome) -> Evaluation:
         """Note how an evaluation ended, and tell."""

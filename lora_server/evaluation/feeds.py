@@ -63,10 +63,12 @@ class Feeds:
         """Yield the events after one, as they come, up to `done`; None after each silence.
 
         Ends at once where nothing is known of the evaluation. Events that are too old to be
-        kept are left out.
+        kept are left out. A number that was not reached yet is from an earlier life of the server,
+        and then everything is news.
         """
         while feed := self._feeds.get(evaluation_id):
             news = feed.news
+            after = after if after <= feed.last_id else 0
             for event in feed.after(after):
                 yield event
                 after = event.id

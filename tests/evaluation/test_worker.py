@@ -147,6 +147,24 @@ async def test_tasks_take_turns(tmp_path: Path) -> None:
     assert len({result.facts["pid"] for result in results}) == 3
 
 
+async def test_the_gpu_has_one_task_at_a_time(worker: Worker) -> None:
+    """A second one hears that it waits, while those that need no GPU go on."""
+    first: list[Mapping[str, Any]] = []
+    second: list[Mapping[str, Any]] = []
+    holding = asyncio.create_task(ask(worker, "sleep", gpu=True, events=first))
+    await until(lambda: first and "stage" in first[-1])
+    waiting = asyncio.create_task(ask(worker, "echo", gpu=True, size=1, events=second))
+    await until(lambda: second)
+    beside = await ask(worker, "echo", size=1)
+    told = list(second)
+    holding.cancel()
+    result = await waiting
+
+    assert told == [{"status": "waiting_gpu"}]
+    assert beside.facts["contents"] == result.facts["contents"] == []
+    assert [event.get("status") for event in second[:3]] == ["waiting_gpu", "starting", "running"]
+
+
 async def test_a_task_finds_nothing_but_its_files(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

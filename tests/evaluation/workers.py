@@ -31,18 +31,21 @@ async def supervised(folder: Path, *, workers: int = 2, module: str = ODD) -> As
             await asyncio.wait({serving})
 
 
-async def ask(
+async def ask(  # noqa: PLR0913 - what a request is made of
     worker: Worker,
     task: str,
     fds: Sequence[int] = (),
     *,
     timeout_s: float = 20,
+    gpu: bool = False,
     events: list[Mapping[str, Any]] | None = None,
     **arguments: Any,
 ) -> Answer:
     """Have a task done."""
     heard = events if events is not None else []
-    return await worker.ask(task, fds, arguments, timeout_s=timeout_s, on_event=heard.append)
+    return await worker.ask(
+        task, fds, arguments, timeout_s=timeout_s, gpu=gpu, on_event=heard.append
+    )
 
 
 async def until(condition: Callable[[], object], within_s: float = 10) -> None:

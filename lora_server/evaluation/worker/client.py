@@ -86,25 +86,27 @@ class Worker:
         except TimeoutError as error:
             raise WorkerAway(f"{self.path}: nobody was there for {within_s:g} s") from error
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - what a request is made of
         self,
         task: str,
         fds: Sequence[int],
         arguments: Mapping[str, Any],
         *,
         timeout_s: float,
+        gpu: bool = False,
         on_event: OnEvent,
     ) -> Answer:
         """Have a task done on open files.
 
-        A cancellation ends the task. The caller keeps the descriptors open until this returns.
+        With `gpu`, it waits until it has the GPU for itself. A cancellation ends the task. The
+        caller keeps the descriptors open until this returns.
 
         Raises:
             TaskFailed: the worker said that it cannot be done, or its process ended.
             WorkerAway: there is no worker, or it went away.
 
         """
-        request = {"task": task, "arguments": arguments, "timeout_s": timeout_s}
+        request = {"task": task, "arguments": arguments, "timeout_s": timeout_s, "gpu": gpu}
         try:
             async with asyncio.timeout(timeout_s + GRACE_S), self._connected() as channel:
                 await channel.send(request, fds)

@@ -28,7 +28,7 @@ class _Said(BaseModel):
 class News(_Said):
     """How far a task is; only what was said is set."""
 
-    status: Literal["starting", "running"] = "running"
+    status: Literal["waiting_gpu", "starting", "running"] = "running"
     stage: _Stage = ""
     progress: Annotated[_Number, Field(ge=0, le=1)] = 0.0
 

@@ -46,6 +46,7 @@ class Supervisor:
     module: str = MODULE
     _running: int = 0
     _turns: asyncio.Semaphore = field(init=False)
+    _gpu_turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time has the GPU
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -118,8 +119,11 @@ class Supervisor:
     async def _task(self, channel: Channel, request: Message, fds: list[int]) -> None:
         """Run a child for a task, and say at the end what became of it."""
         timeout_s = min(request["timeout_s"], MAX_TIMEOUT_S)
+        turn = self._gpu_turn if request["gpu"] else self._turns
         try:
-            async with self._turns, asyncio.timeout(timeout_s):
+            if request["gpu"] and turn.locked():
+                await channel.send({EVENT: {"status": "waiting_gpu"}})
+            async with turn, asyncio.timeout(timeout_s):
                 await channel.send({EVENT: {"status": "starting"}})
                 async with self._child() as child:
                     ending = await _passed_on(child, channel, request, fds)
@@ -142,7 +146,12 @@ def _check(request: Message) -> None:
     match request:
         case {"task": str(task)} if task == WATCH:
             return
-        case {"task": str(), "arguments": dict(), "timeout_s": int() | float()}:
+        case {
+            "task": str(),
+            "arguments": dict(),
+            "timeout_s": int() | float(),
+            "gpu": bool(),
+        }:
             return
     raise wire.Malformed("a request asks for nothing that there is")
 
