@@ -209,6 +209,8 @@ def test_a_missing_disk_stops_the_service(machine: Machine, caller: Caller) -> N
     whole = fstab.read_text(encoding="utf-8")
     fstab.write_text("/disk /data nosuchfs defaults 0 0\n", encoding="utf-8")
     machine.run("systemctl", "daemon-reload")
+    # The sockets too: a connection to one would start its service, and that the mount.
+    machine.run("systemctl", "stop", "lora-server.socket", "lora-eval.socket")
     machine.run("systemctl", "stop", "lora-server", "lora-eval")
     machine.run("systemctl", "stop", "data.mount")
     refused = machine.run("systemctl", "restart", "lora-server", check=False)
