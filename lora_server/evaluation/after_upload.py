@@ -1,4 +1,4 @@
-"""Every new file evaluated shortly after it came in, when nobody else waits."""
+"""New files are evaluated soon after they came in, and reports that nobody is given dropped."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -38,8 +38,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_WITHOUT_GPU = (Tier.WEIGHTS,)
-_WITH_GPU = tuple(tier for tier in Tier if tier is not Tier.WEIGHTS)
+_WITHOUT_GPU = tuple(tier for tier in Tier if not tier.needs_gpu)
+_WITH_GPU = tuple(tier for tier in Tier if tier.needs_gpu)
 
 RETRY_S = 1.0
 MESSAGE_CHARS = 500  # of a reason, in the catalogue

@@ -58,7 +58,7 @@ _BYTES_PER_S = 250e6
 def cost_of(plan: Plan, file_size: int) -> Mapping[str, Any]:
     """Return what a plan is expected to take."""
     return {
-        "gpu": plan.tier is not Tier.WEIGHTS,
+        "gpu": plan.tier.needs_gpu,
         "images": 0,
         "estimated_seconds": round(_START_S + file_size / _BYTES_PER_S, 1),
     }

@@ -21,6 +21,11 @@ class Tier(StrEnum):
     STANDARD = "standard"
     FULL = "full"
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Tell whether the base model has to run."""
+        return self is not Tier.WEIGHTS
+
 
 class Verdict(StrEnum):
     """Whether the LoRA is good; apart from whether the job that asks came to its end."""

@@ -8,7 +8,6 @@ from aiohttp import web
 from lora_server.errors import Complaint, FieldsInvalid, LoraNotFound
 from lora_server.evaluation.health import NO_BASE_MODEL
 from lora_server.evaluation.plans import DEFAULT_GATE, Plan
-from lora_server.evaluation.report import Tier
 from lora_server.names import parse_partial_path
 from lora_server.records import Place, StoredLora, Verdict
 from lora_server.web.evaluation_schemas import EvaluationRequest
@@ -58,7 +57,7 @@ async def planned(request: web.Request, wanted: EvaluationRequest, lora: StoredL
 
 
 def _of_tier(wanted: EvaluationRequest) -> Sequence[Complaint]:
-    if wanted.tier is Tier.WEIGHTS:
+    if not wanted.tier.needs_gpu:
         return ()
     return [_complaint("tier", f"{wanted.tier} is not available: {NO_BASE_MODEL}")]
 

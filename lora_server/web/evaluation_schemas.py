@@ -1,11 +1,16 @@
 """The shapes of evaluations on the wire; a report's own shape is `evaluation.report`."""
 
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from lora_server.evaluation.health import EvaluationHealth
+from lora_server.evaluation.health import (
+    EvaluationHealth,
+    GpuHealth,
+    QueueHealth,
+    TierHealth,
+    WorkerHealth,
+)
 from lora_server.evaluation.report import Report, Tier, Verdict
 from lora_server.records import EvaluationStatus
 from lora_server.web.library_schemas import PathText, StoredText
@@ -111,37 +116,6 @@ class EvaluationListQuery(Request):
     partial_path: StoredText | None = Field(None, description="Only of the LoRA at this path")
 
 
-class TierHealth(Answer):
-    """Whether a tier can run, and why not."""
-
-    available: bool
-    reason: str = ""
-
-
-class QueueHealth(Answer):
-    """What waits and what is at work."""
-
-    depth: int
-    limit: int
-    oldest_s: int | None = Field(None, description="How long the first in line has waited")
-    running: int
-
-
-class WorkerHealth(Answer):
-    """The worker, as of its last heartbeat."""
-
-    state: Literal["idle", "busy", "away", "off"]
-    last_heartbeat_s: float | None = Field(None, description="Seconds since it was heard of")
-
-
-class GpuHealth(Answer):
-    """One GPU's memory; what is reserved stays free for inference."""
-
-    free_mib: int
-    total_mib: int
-    reserved_mib: int
-
-
 class EvaluationHealthAnswer(Answer):
     """Whether evaluations can be run, from facts that are known already."""
 
@@ -149,11 +123,11 @@ class EvaluationHealthAnswer(Answer):
     tiers: dict[str, TierHealth]
     queue: QueueHealth
     worker: WorkerHealth
-    gpus: list[GpuHealth]
+    gpus: tuple[GpuHealth, ...]
     gpu_reason: str = Field("", description="Why no GPU is seen")
     versions: dict[str, str]
 
     @classmethod
     def of(cls, known: EvaluationHealth) -> "EvaluationHealthAnswer":
         """Return what is known in the shape of the wire."""
-        return cls.model_validate(asdict(known) | {"gpus": [asdict(gpu) for gpu in known.gpus]})
+        return cls.model_validate(known, from_attributes=True)

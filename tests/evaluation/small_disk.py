@@ -1,22 +1,20 @@
 """Run as a program, in a mount namespace of its own: write a report to a disk that fills up."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from lora_server.errors import LoraServerError
 from lora_server.evaluation.reports import REPORT, Reports
+from tests.disk_full import LIMIT, mount_small_disk
 
-LIMIT = 4 * 1024 * 1024
 ID = "ev_" + "0" * 24
 
 
 def main() -> None:
     """Mount the disk, fill it, and print what came of it as JSON."""
     folder = Path(sys.argv[1])
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={LIMIT}", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True)
+    mount_small_disk(folder)
     reports = Reports(folder)
     try:
         reports.write(ID, {REPORT: "x" * 2 * LIMIT})

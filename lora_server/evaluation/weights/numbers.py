@@ -39,11 +39,6 @@ _HALF_BIAS = np.float32(2.0**112)
 _STRIPE = 64 * 1024
 
 
-def is_wide(dtype: str) -> bool:
-    """Whether numbers of this dtype need float64."""
-    return dtype in _WIDE
-
-
 def decode(raw: npt.NDArray[np.uint8], dtype: str, out: npt.NDArray[np.float32]) -> Floats:
     """Return the numbers in `raw`; in `out`, which is of that many, unless they are wide."""
     if dtype in _WIDE:
